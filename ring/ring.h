@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The shared-memory queue: virtio 1.2 virtqueues, split (section 2.7) and packed (2.8), driver side
+ * and device side. This is the only header of ring/ that other folders include.
+ *
+ * The interface hides the layout: code above it never sees a descriptor. Nothing here allocates,
+ * blocks, logs or calls back; the caller owns all memory and passes it in.
+ *
+ * Threads: one ring_driver or ring_device is used by one thread at a time. The two sides of one
+ * queue run concurrently and meet only in shared memory.
+ *
+ * Errors: 0 or a count on success, a negative RING_E* (numbered as Linux's errno) otherwise.
+ * Units: lengths and addresses in bytes, positions in descriptors.
+ */
+#ifndef RING_H
+#define RING_H
+
+#include "ring_platform.h"
+
+#define RING_SIZE_MAX 32768u
+
+enum ring_layout { RING_SPLIT, RING_PACKED };
+
+/* ------------------------------------------------------------------ guest memory */
+
+#define RING_MEM_REGIONS_MAX 32u
+#define RING_MEM_PAGE_SHIFT  12u
+
+enum ring_dir {
+	RING_READ,  /* the device reads what the driver wrote */
+	RING_WRITE, /* the device writes */
+};
+
+/* Guest-physical [gpa, gpa + size) is at host address hva. */
+struct ring_mem_region {
+	uint64_t gpa;
+	uint64_t size;
+	uint8_t *hva;
+	/* One bit for each 4 KiB page from gpa on, set with an atomic OR; NULL: nobody asks. */
+	uint64_t *dirty;
+	bool readonly;
+};
+
+/*
+ * What a device may touch of the guest. Filled by the owner while no queue runs; read by every
+ * I/O thread. dirty pointers change only while the devices are quiesced.
+ */
+struct ring_mem {
+	uint32_t nregions;
+	struct ring_mem_region regions[RING_MEM_REGIONS_MAX];
+};
+
+/* Adds a region. -RING_ENOSPC: table full; -RING_EINVAL: empty, wraps, or overlaps another. */
+int ring_mem_add(struct ring_mem *mem, uint64_t gpa, uint64_t size, void *hva, bool readonly);
+
+/*
+ * The one translation from a guest-physical range to host memory. NULL unless [gpa, gpa + len) lies
+ * within one region (and, for RING_WRITE, a writable one). len 0 is refused. Does not mark dirty:
+ * whoever writes through the result calls ring_mem_dirty() after the last byte.
+ */
+void *ring_mem_translate(const struct ring_mem *mem, uint64_t gpa, uint64_t len, enum ring_dir dir);
+
+/* Marks [host, host + len), host memory got from ring_mem_translate(), as written. Any thread. */
+void ring_mem_dirty(const struct ring_mem *mem, const void *host, uint64_t len);
+
+/* Copies, possibly across adjoining regions. -RING_EFAULT when any byte is outside (the bytes before it
+ * may have been copied). ring_mem_write() marks dirty. */
+int ring_mem_read(const struct ring_mem *mem, uint64_t gpa, void *to, uint64_t len);
+int ring_mem_write(const struct ring_mem *mem, uint64_t gpa, const void *from, uint64_t len);
+
+/* ------------------------------------------------------------------ geometry */
+
+/* Where the three areas of a queue go relative to one block of memory (2.7.2 and 2.8.2 for alignment). */
+struct ring_geometry {
+	uint64_t desc;   /* descriptor table (split), descriptor ring (packed) */
+	uint64_t driver; /* available ring (split), driver event suppression (packed) */
+	uint64_t device; /* used ring (split), device event suppression (packed) */
+	uint64_t bytes;  /* total; align the block to 4096 */
+};
+
+/* Valid size: split: a power of two from 1 to 32,768; packed: any from 1 to 32,768. */
+bool ring_size_valid(enum ring_layout layout, uint32_t size);
+void ring_geometry_get(enum ring_layout layout, uint32_t size, struct ring_geometry *out);
+
+/* Features that change how the ring is used; both sides must agree on all of them. */
+struct ring_features {
+	bool event_idx; /* VIRTIO_F_EVENT_IDX */
+	bool indirect;  /* VIRTIO_F_INDIRECT_DESC */
+	bool in_order;  /* VIRTIO_F_IN_ORDER */
+};
+
+/* ------------------------------------------------------------------ device side */
+
+/* Same layout as struct iovec, which freestanding code does not have. */
+struct ring_seg {
+	void *base;
+	size_t len;
+};
+
+/*
+ * The device's own record of each buffer it holds, indexed by buffer id: it is never in memory the
+ * driver can write. The caller provides `size` of them.
+ */
+struct ring_device_slot {
+	uint32_t len;
+	uint16_t ndesc;
+	uint16_t order; /* id of the buffer made available after this one (in-order bookkeeping) */
+	uint8_t state;
+};
+
+struct ring_device_config {
+	enum ring_layout layout;
+	struct ring_features features;
+	uint32_t size;
+	uint64_t desc_gpa;
+	uint64_t driver_gpa;
+	uint64_t device_gpa;
+	uint32_t chain_max; /* segments accepted in one chain, 1 .. 65535 (a bound, not a promise) */
+	struct ring_device_slot *slots;
+};
+
+/* Positions that survive save and load; everything else is in guest memory or in the config. */
+struct ring_device_state {
+	uint16_t avail; /* next position to pop; packed: bit 15 is the wrap counter */
+	uint16_t used;  /* next position to push; packed: bit 15 is the wrap counter */
+};
+
+struct ring_device_counters {
+	uint64_t popped;
+	uint64_t pushed;
+	uint64_t interrupts_wanted;
+	uint64_t interrupts_suppressed;
+	uint64_t malformed;
+};
+
+/* Opaque to callers; here so that they can embed it. */
+struct ring_device {
+	struct ring_device_config cfg;
+	const struct ring_mem *mem;
+	uint8_t *desc;
+	uint8_t *driver;
+	uint8_t *device;
+	uint16_t avail; /* private position: the driver's index is a claim to check against it */
+	uint16_t avail_seen;
+	uint16_t used;
+	uint16_t signalled; /* used position at the last interrupt decision */
+	bool avail_wrap;
+	bool used_wrap;
+	bool signalled_valid;
+	bool broken;
+	uint16_t order_head;
+	uint16_t order_tail;
+	uint32_t inflight;
+	struct ring_device_counters counters;
+};
+
+/* One request as the driver made it, checked and translated: readable segments, then writable ones. */
+struct ring_chain {
+	uint16_t id;
+	uint16_t ndesc; /* ring positions it occupies */
+	uint16_t nout;  /* readable segments: segs[0 .. nout) */
+	uint16_t nin;   /* writable segments: segs[nout .. nout + nin) */
+	uint32_t out_len;
+	uint32_t in_len;
+	struct ring_seg *segs;
+};
+
+struct ring_used {
+	uint16_t id;
+	uint32_t len; /* bytes written into the writable part, 0 for none */
+};
+
+/*
+ * Attaches to a queue. The areas are translated and bounds-checked here, once.
+ * -RING_EINVAL: bad size or alignment (2.7, 2.8); -RING_EFAULT: an area outside guest memory.
+ * Starts at positions 0 (packed: both wrap counters 1); ring_device_state_set() overrides.
+ */
+int ring_device_init(struct ring_device *dev, const struct ring_device_config *cfg,
+	const struct ring_mem *mem);
+
+/*
+ * Takes up to `max` requests. Segments are stored one chain after the other in segs[0 .. max_segs);
+ * each chains[i].segs points into it. Stops early when a chain does not fit in what is left of segs.
+ * Each descriptor is copied once, then checked, then used.
+ *
+ * Returns how many (0: none, or the first needs more than max_segs), or, when the first one is
+ * malformed: -RING_EFAULT address outside guest memory or wrong direction, -RING_EINVAL zero length, bad
+ * flags, readable after writable or bad index, -RING_ELOOP a chain longer than chain_max or looping,
+ * -RING_EOVERFLOW a total length above 2^32 - 1, -RING_EEXIST a buffer already in flight, -RING_EPROTO an
+ * available index further ahead than the queue is long. A malformed ring stays broken: every later pop
+ * returns -RING_EPROTO until ring_device_init(). Chains popped before it remain valid and are pushed as usual.
+ */
+int ring_device_pop(struct ring_device *dev, struct ring_chain *chains, uint32_t max,
+	struct ring_seg *segs, uint32_t max_segs);
+
+/* Gives the last `n` popped chains back, as if never popped. chains are those last popped, in order
+ * of popping. Not after any of them was pushed. */
+void ring_device_unpop(struct ring_device *dev, const struct ring_chain *chains, uint32_t n);
+
+/*
+ * Completes n buffers, in any order; they become visible to the driver together, at the end. With
+ * in_order, those that overtook an earlier one are held back here until it is pushed too.
+ * -RING_EINVAL: an id that is not in flight (the others are pushed).
+ * Marks the used ring dirty; the payload is the caller's to mark.
+ */
+int ring_device_push(struct ring_device *dev, const struct ring_used *used, uint32_t n);
+
+/* After pushing: must the driver be interrupted? Contains the full barrier, and looks at the driver's
+ * event index or flags (2.7.7, 2.8.10). Pairs with ring_driver_interrupt_on(). */
+bool ring_device_needs_interrupt(struct ring_device *dev);
+
+/* Is there something to pop? One cache line read; no barrier. */
+bool ring_device_has_work(const struct ring_device *dev);
+
+/* Doorbells off: a hint; the driver may still ring. */
+void ring_device_doorbell_off(struct ring_device *dev);
+
+/* Doorbells on, full barrier, second look: true means work arrived meanwhile (the caller must pop and must not
+ * sleep). Pairs with ring_driver_needs_doorbell(). */
+bool ring_device_doorbell_on(struct ring_device *dev);
+
+void ring_device_state_get(const struct ring_device *dev, struct ring_device_state *out);
+/* -RING_EINVAL: a position outside the queue. Only right after init, with nothing in flight. */
+int ring_device_state_set(struct ring_device *dev, const struct ring_device_state *state);
+
+/* ------------------------------------------------------------------ driver side */
+
+/* One segment as the driver hands it over: guest-physical. */
+struct ring_sg {
+	uint64_t gpa;
+	uint32_t len;
+};
+
+struct ring_driver_slot {
+	uint64_t token;
+	uint32_t in_len;
+	uint16_t ndesc;
+	uint16_t next;
+	bool inflight;
+};
+
+struct ring_driver_config {
+	enum ring_layout layout;
+	struct ring_features features;
+	uint32_t size;
+	void *desc; /* the three areas as the driver addresses them, zeroed, see ring_geometry */
+	void *driver;
+	void *device;
+	struct ring_driver_slot *slots; /* `size` of them */
+	/*
+	 * Indirect tables, one for each slot, `indirect_max` entries of 16 bytes each, 16-byte aligned, and the
+	 * guest-physical address of the first; NULL and 0 when features.indirect is off.
+	 */
+	void *indirect;
+	uint64_t indirect_gpa;
+	uint32_t indirect_max;
+};
+
+/* Opaque to callers; here so that they can embed it. */
+struct ring_driver {
+	struct ring_driver_config cfg;
+	uint16_t avail;     /* next position to fill */
+	uint16_t published; /* position published to the device */
+	uint16_t kicked;    /* position at the last doorbell decision */
+	uint16_t used;      /* next used position to look at */
+	uint16_t free_head;
+	uint16_t order_head;
+	uint16_t order_tail;
+	uint16_t nfree; /* free ring positions */
+	bool avail_wrap;
+	bool used_wrap;
+	/* packed: the first descriptor of the batch is made available last */
+	bool batch_open;
+	uint16_t batch_first;
+	uint16_t batch_flags;
+	uint16_t batch_count;
+	/* in-order: buffers the last used entry stands for that were not collected yet */
+	uint16_t order_pending;
+	uint16_t order_last_id;
+	uint32_t order_last_len;
+	bool event_on;
+	uint64_t doorbells_wanted;
+	uint64_t doorbells_suppressed;
+};
+
+struct ring_done {
+	uint64_t token;
+	uint32_t len; /* bytes the device says it wrote, never more than the buffer has room for */
+};
+
+/* -RING_EINVAL: bad size, missing memory. The areas must be zeroed. */
+int ring_driver_init(struct ring_driver *drv, const struct ring_driver_config *cfg);
+
+/*
+ * Queues one request: nout readable segments, then nin writable ones, nout + nin >= 1. Uses an
+ * indirect table when that is negotiated, the request has more than one segment, and it fits
+ * indirect_max. Nothing is visible to the device before ring_driver_publish().
+ * -RING_ENOSPC: no room now; -RING_EINVAL: no segments, a zero length, or more than the queue can hold.
+ */
+int ring_driver_add(struct ring_driver *drv, const struct ring_sg *sg, uint32_t nout, uint32_t nin,
+	uint64_t token);
+
+/* Free ring positions (a request takes one with indirect, else one for each segment). */
+uint32_t ring_driver_free(const struct ring_driver *drv);
+
+/* Makes everything added visible, with one release store. */
+void ring_driver_publish(struct ring_driver *drv);
+
+/* After publishing: must the doorbell be rung? Contains the full barrier. Pairs with
+ * ring_device_doorbell_on(). */
+bool ring_driver_needs_doorbell(struct ring_driver *drv);
+
+/* Collects up to max completions. A used entry that names nothing in flight: -RING_EPROTO. */
+int ring_driver_collect(struct ring_driver *drv, struct ring_done *done, uint32_t max);
+
+/* Is there something to collect? No barrier. */
+bool ring_driver_has_done(const struct ring_driver *drv);
+
+/* Interrupts off: a hint. */
+void ring_driver_interrupt_off(struct ring_driver *drv);
+
+/*
+ * Interrupts on, full barrier, second look: true means completions are there already (collect, do
+ * not sleep). `after` asks for an interrupt only when that many more buffers are used (1: the next;
+ * honoured with event_idx, else as 1). Pairs with ring_device_needs_interrupt().
+ */
+bool ring_driver_interrupt_on(struct ring_driver *drv, uint32_t after);
+
+#endif
