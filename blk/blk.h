@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Disk images and the engines that read and write them. This is the only header of blk/ that other
+ * folders include; it knows no guest, no ring and no device.
+ *
+ * An image is opened once, claimed, and used through channels, one for each thread that uses it:
+ * submit, kick, poll, and a descriptor to wait on. Every disk model, emulated or split, ends here.
+ *
+ * Errors: 0 or -errno. Functions that a user's option leads to also fill `why`, one line without a
+ * newline that names what was wrong and what would do.
+ * Units: offsets and lengths in bytes.
+ */
+#ifndef BLK_H
+#define BLK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define BLK_SECTOR  512u
+#define BLK_WHY_MAX 256u
+
+enum blk_engine { BLK_ENGINE_AUTO, BLK_ENGINE_URING, BLK_ENGINE_AIO, BLK_ENGINE_THREADS };
+enum blk_direct { BLK_DIRECT_AUTO, BLK_DIRECT_ON, BLK_DIRECT_OFF };
+
+/* "auto", "io_uring", "aio", "threads". blk_engine_parse: -EINVAL for anything else. */
+const char *blk_engine_name(enum blk_engine engine);
+int blk_engine_parse(const char *name, enum blk_engine *out);
+
+struct blk_options {
+	const char *path; /* NULL: use fd */
+	int fd;           /* an open descriptor to use instead, taken over on success; -1: none */
+	bool readonly;
+	enum blk_direct direct;
+	enum blk_engine engine;
+	bool sqpoll;            /* io_uring: a kernel thread picks submissions up (private ring only) */
+	bool registered_memory; /* io_uring: register guest memory; falls back when refused */
+};
+
+/* What was found and chosen, for tables, reports and the guest's geometry. */
+struct blk_info {
+	uint64_t size;         /* bytes, a multiple of BLK_SECTOR */
+	uint32_t block_size;   /* smallest offset/length unit that needs no help: 512 or 4096 */
+	enum blk_engine engine; /* never AUTO */
+	bool direct;
+	bool readonly;
+	bool discard;      /* the host can punch holes or discard */
+	bool write_zeroes; /* the host can zero ranges without data */
+	char file_system[24]; /* "ext4", "tmpfs", "block device" ... */
+	char note[128];       /* why not the best: "io_uring not permitted: using libaio"; empty when all is best */
+};
+
+struct blk_image;
+struct blk_channel;
+
+/*
+ * Opens, checks and claims an image: a regular file or block device whose size is a multiple of
+ * 512 bytes and not 0. The claim is an OFD lock on the byte range QEMU uses (shared for readers,
+ * exclusive for a writer): -EBUSY when somebody else has it. A directory, a short or missing
+ * image, direct=on where O_DIRECT is impossible, an engine the host forbids: -errno and `why`.
+ * engine=auto takes the best the host allows (io_uring, then aio, then threads), probing it.
+ * Any thread; blocks.
+ */
+int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BLK_WHY_MAX]);
+
+/* Every channel must be closed before. Does not flush. Any thread. */
+void blk_close(struct blk_image *image);
+
+void blk_info_get(const struct blk_image *image, struct blk_info *out);
+
+/* Data and metadata to stable storage, synchronously (for shutdown). Blocks. */
+int blk_sync(struct blk_image *image);
+
+enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_WRITE_ZEROES };
+
+/*
+ * One request. The caller owns it, and iov with what it points at, until done() is called, exactly once, on the
+ * channel's thread, from blk_poll(), blk_uring_complete() or blk_kick(); never from blk_submit().
+ * res: 0, or -errno (-EINVAL out of range or not a multiple of 512, -EROFS, -ENOSPC, -EIO ...). Short
+ * transfers are continued inside; a read past a concurrently shrunk end is -EIO.
+ */
+struct blk_request {
+	enum blk_op op;
+	bool unmap; /* BLK_WRITE_ZEROES: the range may be deallocated */
+	uint64_t offset;
+	uint64_t length; /* read and write: the sum of iov; flush: ignored */
+	const struct iovec *iov;
+	uint32_t niov;
+	void (*done)(struct blk_request *req, int res);
+	void *owner; /* the caller's */
+
+	/* blk's own: not to be touched while submitted */
+	struct blk_channel *channel;
+	struct blk_request *next;
+	void *bounce;
+	uint64_t moved;
+	int result;
+	struct iovec *iov_rest;
+};
+
+struct io_uring;
+
+struct blk_channel_options {
+	/*
+	 * The thread's own io_uring, or NULL. With it an io_uring image submits through that ring, so
+	 * that one system call serves everything the thread does: blk prepares entries with user_data = a pointer whose
+	 * low 3 bits are 0 and the ring's owner submits, reaps, and hands those completions to
+	 * blk_uring_complete(). Without it the channel makes a ring of its own. Ignored by other engines.
+	 */
+	struct io_uring *ring;
+	uint32_t depth; /* requests in the kernel at once; 0: 256. More are queued inside, without limit of their own */
+};
+
+struct blk_channel_counters {
+	uint64_t requests;
+	uint64_t system_calls; /* made by this channel, also those of its worker threads */
+	uint64_t bounced;      /* requests that went through an aligned copy */
+};
+
+/* Opens a channel for the calling thread, which is then the only one to use it. */
+int blk_channel_open(struct blk_channel **out, struct blk_image *image,
+	const struct blk_channel_options *opts, char why[BLK_WHY_MAX]);
+
+/* Waits for everything in flight (calling done()), then frees. Not with a borrowed ring that has requests in
+ * flight: its owner drains first (blk_channel_inflight() == 0). */
+void blk_channel_close(struct blk_channel *channel);
+
+/* Queues a request. Never blocks, never fails: errors come through done(). */
+void blk_submit(struct blk_channel *channel, struct blk_request *req);
+
+/* Hands everything queued to the kernel as a batch; with a borrowed ring only prepares the entries (the
+ * owner submits). Also finishes requests that failed checks. */
+void blk_kick(struct blk_channel *channel);
+
+/* Reaps completions without blocking; the number of done() calls made. */
+unsigned blk_poll(struct blk_channel *channel);
+
+/* Becomes readable when blk_poll() has work; -1 with a borrowed ring. */
+int blk_channel_fd(const struct blk_channel *channel);
+
+uint32_t blk_channel_inflight(const struct blk_channel *channel);
+void blk_channel_counters_get(const struct blk_channel *channel, struct blk_channel_counters *out);
+
+/* One completion of a borrowed ring, user_data as blk put it there. On the ring's thread. */
+void blk_uring_complete(uint64_t user_data, int res);
+
+/*
+ * Registers guest memory (regions of host addresses) for transfers through this channel. 0; or -errno where the memlock
+ * limit or the kernel refuses: the channel then works as before and blk_info's note says so.
+ */
+int blk_channel_register_memory(struct blk_channel *channel, const struct iovec *regions, unsigned n);
+
+#endif

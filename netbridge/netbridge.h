@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Network ports behind one burst interface. This is the only header of netbridge/ that other
+ * folders include; it knows no guest, no ring and no device.
+ *
+ * A packet is the same thing everywhere between ring and wire: segments, a vnet header that says
+ * what checksum and segmentation work is still to do, and an owner with a release function.
+ *
+ * Threads: one queue of a port is used by one thread at a time; different queues by different
+ * threads. Nothing here blocks.
+ * Errors: 0 or a count, or -errno. Units: bytes.
+ */
+#ifndef NETBRIDGE_H
+#define NETBRIDGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define NET_WHY_MAX    256u
+#define NET_FRAME_MIN  14u
+#define NET_FRAME_MTU  1514u  /* Ethernet header and 1,500 bytes, without FCS */
+#define NET_FRAME_MAX  65550u /* the largest a segmentation offload hands over */
+#define NET_QUEUES_MAX 16u
+
+/* virtio 1.2, 5.1.6: struct virtio_net_hdr, little-endian, as taps take it (12 bytes with num_buffers). */
+struct net_vnet_hdr {
+	uint8_t flags;
+	uint8_t gso_type;
+	uint16_t hdr_len;
+	uint16_t gso_size;
+	uint16_t csum_start;
+	uint16_t csum_offset;
+	uint16_t num_buffers;
+};
+
+enum {
+	NET_HDR_F_NEEDS_CSUM = 1,
+	NET_HDR_F_DATA_VALID = 2,
+	NET_GSO_NONE = 0,
+	NET_GSO_TCPV4 = 1,
+	NET_GSO_UDP = 3,
+	NET_GSO_TCPV6 = 4,
+	NET_GSO_UDP_L4 = 5,
+	NET_GSO_ECN = 0x80,
+};
+
+/* What a port can take and give; a bit each. */
+enum {
+	NET_OFFLOAD_CSUM = 1u << 0,
+	NET_OFFLOAD_TSO4 = 1u << 1,
+	NET_OFFLOAD_TSO6 = 1u << 2,
+	NET_OFFLOAD_ECN = 1u << 3,
+	NET_OFFLOAD_UFO = 1u << 4,
+	NET_OFFLOAD_USO = 1u << 5,
+};
+
+/*
+ * A frame. Whoever made it owns segs and what they point at until release() is called, once, by the last
+ * holder (from the thread that holds it). release NULL: the memory belongs to the caller of the
+ * call that passes it, and is only good for that call.
+ */
+struct net_packet {
+	const struct iovec *segs;
+	uint32_t nsegs;
+	uint32_t len; /* bytes of frame over all segs */
+	struct net_vnet_hdr hdr;
+	void (*release)(struct net_packet *pkt);
+	void *owner;
+};
+
+/* Room for one received frame: filled by the port. */
+struct net_buffer {
+	const struct iovec *segs;
+	uint32_t nsegs;
+	uint32_t room; /* in: bytes over all segs */
+	uint32_t len;  /* out: bytes of frame stored */
+	struct net_vnet_hdr hdr; /* out */
+};
+
+struct net_counters {
+	uint64_t tx_packets, tx_bytes, tx_dropped; /* tx: into the port */
+	uint64_t rx_packets, rx_bytes, rx_dropped; /* rx: out of the port; dropped: too large for the buffer */
+	uint64_t system_calls;
+	uint64_t errors; /* frames that failed a check hook */
+};
+
+struct net_port;
+
+/*
+ * Sends up to n packets in order. Returns how many the port took; the others remain the caller's (a full tap:
+ * try again when net_port_tx_fd polls writable). A packet taken is copied, or released later through its release();
+ * with release NULL it is always finished with when this returns.
+ */
+unsigned net_port_send(struct net_port *port, unsigned queue, struct net_packet *const *pkts,
+	unsigned n);
+
+/* Receives up to n frames straight into the caller's buffers; how many. */
+unsigned net_port_receive(struct net_port *port, unsigned queue, struct net_buffer *bufs, unsigned n);
+
+/* Polls readable when net_port_receive() has something; -1: the port is polled (in-memory source) and
+ * net_port_rx_ready() tells. */
+int net_port_fd(const struct net_port *port, unsigned queue);
+
+/* Something to receive right now? For ports without a descriptor; taps answer true (ask the descriptor). */
+bool net_port_rx_ready(const struct net_port *port, unsigned queue);
+
+unsigned net_port_queues(const struct net_port *port);
+uint32_t net_port_offloads(const struct net_port *port);
+
+/*
+ * Tells the port which offloads its user accepts in received frames (NET_OFFLOAD_*), after
+ * negotiation. A port that cannot keep frames from being larger or unchecksummed must finish them itself.
+ * -ENOTSUP: a bit that net_port_offloads() did not offer.
+ */
+int net_port_offloads_set(struct net_port *port, uint32_t offloads);
+
+/* Number of queues really in use (tap: the others are detached). */
+int net_port_queues_set(struct net_port *port, unsigned queues);
+
+void net_port_counters_get(const struct net_port *port, struct net_counters *out);
+const char *net_port_kind(const struct net_port *port); /* "tap", "sink", "source", "echo", "pair" */
+void net_port_close(struct net_port *port);
+
+/* ------------------------------------------------------------------ tap */
+
+struct net_tap_options {
+	const char *name; /* an existing tap, or a name to create (then it goes with the port) */
+	const int *fds;   /* open tap descriptors instead, one for each queue, taken over on success; NULL: none */
+	unsigned nfds;
+	unsigned queues; /* 1 .. NET_QUEUES_MAX */
+};
+
+/* IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, IFF_MULTI_QUEUE above one queue, 12-byte vnet header,
+ * non-blocking. An interface given by descriptor may lack the vnet header: offloads are then 0. */
+int net_tap_open(struct net_port **out, const struct net_tap_options *opts, char why[NET_WHY_MAX]);
+
+/* ------------------------------------------------------------------ in memory */
+
+enum net_mem_kind {
+	NET_MEM_SINK,   /* takes and checks */
+	NET_MEM_SOURCE, /* gives frames as fast as they are taken; takes and drops */
+	NET_MEM_ECHO,   /* gives back what it took, in order; drops when its queue of frames is full */
+};
+
+/* Hooks run on the thread that calls send or receive. All may be NULL. */
+struct net_mem_options {
+	enum net_mem_kind kind;
+	unsigned queues;
+	uint32_t frame_len; /* source: length of each frame; default 64 */
+	/* sink, source: looks at a frame taken; false counts as an error */
+	bool (*check)(void *ctx, unsigned queue, const struct net_packet *pkt);
+	/* source: writes a frame into buf (segs, room); its length, 0: none now */
+	uint32_t (*fill)(void *ctx, unsigned queue, struct net_buffer *buf);
+	void *ctx;
+};
+
+int net_mem_open(struct net_port **out, const struct net_mem_options *opts, char why[NET_WHY_MAX]);
+
+/* Two ports joined back to back, each with `queues` queues: what one sends the other receives. Each has an eventfd. */
+int net_pair_open(struct net_port **a, struct net_port **b, unsigned queues, char why[NET_WHY_MAX]);
+
+/* ------------------------------------------------------------------ helpers */
+
+/* Finishes checksum work a receiver did not ask for, in place. -EINVAL: offsets outside the frame. */
+int net_checksum_finish(struct net_packet *pkt);
+
+#endif
