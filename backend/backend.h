@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The host's halves of split devices, the I/O threads that drive them, and what every device
+ * (emulated ones too) shares: work handed to an I/O thread, counters, saved state. This is the
+ * only header of backend/ that other folders include.
+ *
+ * A split device here cannot tell whether it lives in the monitor or in a process of its own: it sees guest
+ * memory, queues, an interrupt function and nothing of PCI or KVM.
+ *
+ * Errors: 0 or -errno. Units: bytes, nanoseconds (_ns), microseconds (_us).
+ */
+#ifndef BACKEND_H
+#define BACKEND_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "blk/blk.h"
+#include "netbridge/netbridge.h"
+#include "ring/ring.h"
+
+#define BACKEND_WHY_MAX    256u
+#define BACKEND_QUEUES_MAX 64u
+
+/* ------------------------------------------------------------------ counters */
+
+#define HISTOGRAM_BUCKETS 128u
+
+/* Log-linear: four buckets to each power of two nanoseconds. One writer; readers may see it mid-update. */
+struct histogram {
+	uint64_t count;
+	uint64_t buckets[HISTOGRAM_BUCKETS];
+};
+
+void histogram_add(struct histogram *h, uint64_t ns);
+/* The upper edge of the bucket in which the fraction (0..1) of samples lies; 0 when empty. */
+uint64_t histogram_percentile_ns(const struct histogram *h, double fraction);
+
+/*
+ * What every device counts. Each field has one writer at a time (the I/O thread, or a vCPU thread under the device's
+ * lock), and is read from anywhere: use counter_add() and counter_get().
+ */
+struct device_counters {
+	_Atomic uint64_t requests;
+	_Atomic uint64_t bytes;
+	_Atomic uint64_t doorbells;       /* split: doorbells heard; emulated: registers that start work */
+	_Atomic uint64_t exits;           /* accesses that reached user space */
+	_Atomic uint64_t coalesced;       /* posted writes drained from KVM's ring */
+	_Atomic uint64_t interrupts;      /* raised */
+	_Atomic uint64_t interrupts_suppressed;
+	_Atomic uint64_t system_calls;    /* made for this device alone */
+	_Atomic uint64_t poll_hits;
+	_Atomic uint64_t poll_misses;
+	_Atomic uint64_t throttled_ns;
+	_Atomic uint64_t errors;          /* reported to the guest */
+	_Atomic uint64_t malformed;       /* the guest's own mistakes */
+	_Atomic uint64_t dropped;         /* frames */
+};
+
+static inline void counter_add(_Atomic uint64_t *c, uint64_t n)
+{
+	/* one writer: a plain read and a plain write that no reader sees torn */
+	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
+		memory_order_relaxed);
+}
+
+static inline uint64_t counter_get(const _Atomic uint64_t *c)
+{
+	return atomic_load_explicit((_Atomic uint64_t *)c, memory_order_relaxed);
+}
+
+uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */
+
+/* ------------------------------------------------------------------ saved state */
+
+/*
+ * A device's state is a sequence of versioned sections of little-endian values. The writer grows a
+ * buffer; the reader checks every length and remembers the first error, so that a device reads
+ * all its fields and checks once, at the end. What is read is as hostile as guest memory.
+ */
+struct state_writer {
+	uint8_t *data;
+	size_t len;
+	size_t room;
+	size_t section; /* offset of the open section's length field */
+	int error;
+};
+
+struct state_reader {
+	const uint8_t *data;
+	size_t len;
+	size_t pos;
+	size_t section_end;
+	int error; /* first error: -EINVAL short, malformed or wrong section; -ENOTSUP a newer version */
+};
+
+void state_writer_free(struct state_writer *w);
+void state_section_begin(struct state_writer *w, const char *name, uint32_t version);
+void state_section_end(struct state_writer *w);
+void state_put_u8(struct state_writer *w, uint8_t v);
+void state_put_u16(struct state_writer *w, uint16_t v);
+void state_put_u32(struct state_writer *w, uint32_t v);
+void state_put_u64(struct state_writer *w, uint64_t v);
+void state_put_bytes(struct state_writer *w, const void *p, size_t n);
+
+void state_reader_init(struct state_reader *r, const void *data, size_t len);
+/* Enters the next section, which must have this name; its version, at most max_version; 0 on error. */
+uint32_t state_section_enter(struct state_reader *r, const char *name, uint32_t max_version);
+/* Leaves it: unread bytes are an error. */
+void state_section_leave(struct state_reader *r);
+uint8_t state_get_u8(struct state_reader *r);
+uint16_t state_get_u16(struct state_reader *r);
+uint32_t state_get_u32(struct state_reader *r);
+uint64_t state_get_u64(struct state_reader *r);
+void state_get_bytes(struct state_reader *r, void *p, size_t n);
+
+/* ------------------------------------------------------------------ I/O thread */
+
+/*
+ * One thread, one wait: an io_uring when the host allows it (submission of block requests and waiting are one
+ * system call), else epoll. It runs work posted to it, watches descriptors, and calls pollers.
+ * After the last work it keeps polling for a while, a window it tunes to how well polling has been
+ * paying, then lets every poller re-arm its notifications and look once more, and sleeps.
+ */
+struct io_thread;
+
+struct io_thread_options {
+	const char *name;      /* at most 15 bytes, as ps shows it */
+	uint32_t poll_max_us;  /* upper bound of the polling window; 0: never poll */
+	bool no_uring;         /* use epoll even where io_uring is allowed */
+};
+
+struct io_thread_counters {
+	uint64_t system_calls;
+	uint64_t sleeps;
+	uint64_t wakeups;
+	uint64_t poll_hits;   /* polling windows in which work came */
+	uint64_t poll_misses; /* windows that ended in sleep */
+	uint64_t cpu_ns;      /* CPU time of the thread */
+};
+
+int io_thread_create(struct io_thread **out, const struct io_thread_options *opts,
+	char why[BACKEND_WHY_MAX]);
+/* Everything attached must be detached before. Joins the thread. */
+void io_thread_destroy(struct io_thread *io);
+void io_thread_counters_get(struct io_thread *io, struct io_thread_counters *out); /* any thread */
+struct io_uring *io_thread_ring(struct io_thread *io); /* NULL with epoll; for blk_channel_open() */
+const char *io_thread_wait_name(const struct io_thread *io); /* "io_uring" or "epoll" */
+bool io_thread_is_current(const struct io_thread *io);
+
+/* Work for the thread: embedded by its owner, who may reuse it once run() has begun. */
+struct io_work {
+	void (*run)(struct io_work *work);
+	struct io_work *next;
+	atomic_bool queued;
+};
+
+/* Runs work on the thread soon; wakes it if it sleeps (and only then makes a system call). Any thread,
+ * never blocks, lock-free. Posting work that is still queued does nothing. True if a wake-up was needed. */
+bool io_thread_post(struct io_thread *io, struct io_work *work);
+
+/* Runs fn(ctx) on the thread and waits for it to return (directly when called on it). Blocks: for control paths, not vCPUs. */
+void io_thread_call(struct io_thread *io, void (*fn)(void *ctx), void *ctx);
+
+/*
+ * A source of work. Embedded by its owner. All functions run on the I/O thread.
+ *   poll:   do what can be done now, bounded (a batch); how much was done (0: nothing).
+ *   sleep:  about to sleep: re-arm notifications, look once more; true: work is there, do not sleep. May be NULL.
+ *   wake:   after sleeping, or when sleeping was called off: notifications may be turned off again. May be NULL.
+ *   batch_end: after a round of polls and completions: push and signal what has gathered. May be NULL.
+ * poll is called in every round while the thread is awake.
+ */
+struct io_poller {
+	unsigned (*poll)(struct io_poller *p);
+	bool (*sleep)(struct io_poller *p);
+	void (*wake)(struct io_poller *p);
+	void (*batch_end)(struct io_poller *p);
+	struct io_poller *next;
+};
+
+void io_poller_add(struct io_thread *io, struct io_poller *p);    /* on the I/O thread */
+void io_poller_remove(struct io_thread *io, struct io_poller *p); /* on the I/O thread */
+
+/*
+ * A watched descriptor: while the thread sleeps, its readiness (POLLIN) wakes it. ready() runs on
+ * the I/O thread when it has become readable; the owner reads it. With drain set it is an eventfd that the thread reads
+ * itself, and ready() may be NULL. Level-triggered: reported again in the next sleep if still readable.
+ */
+struct io_watch {
+	int fd;
+	bool drain;
+	void (*ready)(struct io_watch *w);
+	struct io_watch *next;
+	uint64_t private_data[2];
+};
+
+int io_watch_add(struct io_thread *io, struct io_watch *w);     /* on the I/O thread */
+void io_watch_remove(struct io_thread *io, struct io_watch *w); /* on the I/O thread; ready() is not called again */
+
+/* A one-shot timer; re-armed by setting again, 0: disarmed. On the I/O thread. */
+struct io_timer {
+	void (*expired)(struct io_timer *t);
+	uint64_t at_ns; /* clock_now_ns() */
+	struct io_timer *next;
+};
+
+void io_timer_set(struct io_thread *io, struct io_timer *t, uint64_t at_ns);
+
+/* ------------------------------------------------------------------ split devices */
+
+/* virtio 1.2 section 6: feature bits every split device shares. */
+enum {
+	VIRTIO_F_INDIRECT_DESC = 28,
+	VIRTIO_F_EVENT_IDX = 29,
+	VIRTIO_F_VERSION_1 = 32,
+	VIRTIO_F_ACCESS_PLATFORM = 33,
+	VIRTIO_F_RING_PACKED = 34,
+	VIRTIO_F_IN_ORDER = 35,
+	VIRTIO_F_NOTIFICATION_DATA = 38,
+};
+#define VIRTIO_BIT(n) (1ull << (n))
+
+enum { VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2 };
+
+/* How a device tells its driver something. Called on the I/O thread; must not block. */
+struct split_signal {
+	/* a queue's interrupt; the device has already asked ring_device_needs_interrupt() */
+	void (*queue)(void *ctx, unsigned queue);
+	/* configuration change interrupt */
+	void (*config)(void *ctx);
+	/* the driver broke the protocol: DEVICE_NEEDS_RESET, then a configuration change interrupt */
+	void (*broken)(void *ctx);
+	void *ctx;
+};
+
+struct split_queue_config {
+	uint32_t size;
+	uint64_t desc_gpa, driver_gpa, device_gpa;
+	int doorbell_fd; /* eventfd, the transport's; readable when the driver rings */
+	struct ring_device_state state; /* positions to start from */
+	bool restore;                   /* use state; else the beginning */
+};
+
+struct split_device;
+
+/*
+ * What a kind of split device provides. Functions marked (io) run on the device's I/O thread, the
+ * others on any thread, never two at once for one device.
+ */
+struct split_ops {
+	const char *name;     /* "virtio-blk" */
+	uint32_t virtio_id;
+	uint32_t config_size;
+	void (*config_read)(struct split_device *d, uint32_t offset, void *to, uint32_t len);
+	void (*config_write)(struct split_device *d, uint32_t offset, const void *from, uint32_t len);
+	/* the driver has accepted d->driver_features; queues start afterwards */
+	int (*negotiated)(struct split_device *d);
+	int (*queue_start)(struct split_device *d, unsigned q);  /* (io) d->queues[q] is initialised */
+	/* (io) stop taking requests from the queue. In-flight ones go on. */
+	void (*queue_stop)(struct split_device *d, unsigned q);
+	uint32_t (*inflight)(struct split_device *d);            /* (io) requests not yet completed */
+	void (*reset)(struct split_device *d);                   /* (io) back to power-on, nothing in flight */
+	unsigned (*poll)(struct split_device *d);                /* (io) as io_poller.poll, all queues */
+	bool (*sleep)(struct split_device *d);                   /* (io) beyond re-arming doorbells; may be NULL */
+	void (*batch_end)(struct split_device *d);               /* (io) push and signal */
+	void (*save)(struct split_device *d, struct state_writer *w); /* quiesced */
+	void (*load)(struct split_device *d, struct state_reader *r); /* errors through r->error */
+	void (*destroy)(struct split_device *d);                 /* (io) */
+};
+
+struct split_queue {
+	struct split_device *device;
+	unsigned index;
+	bool running;
+	struct ring_device ring;
+	struct ring_device_slot *slots;
+	struct io_watch doorbell;
+	struct histogram latency;
+	bool pushed; /* something to signal at batch_end */
+};
+
+/* The common part of every split device: a kind embeds it first. */
+struct split_device {
+	const struct split_ops *ops;
+	struct io_thread *io;
+	const struct ring_mem *mem;
+	struct split_signal signal;
+	uint64_t features;        /* offered */
+	uint64_t driver_features; /* accepted */
+	unsigned nqueues;
+	uint32_t queue_size_max;
+	struct split_queue *queues;
+	bool broken;
+	struct device_counters counters;
+	struct io_poller poller;
+};
+
+/*
+ * The transport's side (virtio-pci in the monitor, vhost-user in a process of its own). All of these may be called from
+ * any thread but the I/O thread unless said otherwise; one at a time for one device.
+ */
+
+/* The driver wrote its features and FEATURES_OK. -EINVAL: a bit that was not offered, or VERSION_1 missing. */
+int split_features_set(struct split_device *d, uint64_t features);
+
+/* Starts a queue: areas checked and translated. -EINVAL, -EFAULT: the driver's mistake. Does not wait for I/O. */
+int split_queue_start(struct split_device *d, unsigned q, const struct split_queue_config *cfg);
+
+/*
+ * Stops every queue, waits until nothing is in flight (for as long as the storage takes), and calls done(ctx) on the I/O
+ * thread; positions can then be read. Does not block the caller: a vCPU may call it.
+ */
+void split_quiesce(struct split_device *d, void (*done)(void *ctx), void *ctx);
+/* The same, waiting. Not from a vCPU thread. */
+void split_quiesce_wait(struct split_device *d);
+/* Quiesced: positions of a queue, to start it again with. */
+void split_queue_state_get(struct split_device *d, unsigned q, struct ring_device_state *out);
+
+/* Back to power-on: quiesces, forgets features and queues, then done(ctx) on the I/O thread. Does not block. */
+void split_reset(struct split_device *d, void (*done)(void *ctx), void *ctx);
+
+/* Quiesced: device state beyond what the transport knows (features, queue addresses and positions are the transport's). */
+void split_save(struct split_device *d, struct state_writer *w);
+void split_load(struct split_device *d, struct state_reader *r);
+
+/* A doorbell that arrived by another way than the eventfd (a trapped write). Any thread. */
+void split_doorbell(struct split_device *d, unsigned q);
+
+/* Quiesces, closes what the device opened (not the image or port). Not from the I/O thread. */
+void split_destroy(struct split_device *d);
+
+/* ------------------------------------------------------------------ kinds */
+
+enum split_ring_choice { SPLIT_RING_SPLIT, SPLIT_RING_PACKED };
+
+struct split_blk_options {
+	struct blk_image *image; /* stays the caller's */
+	unsigned queues;         /* 1 .. BACKEND_QUEUES_MAX */
+	uint32_t queue_size;     /* 2 .. 1024 for one queue; default 256 */
+	enum split_ring_choice ring; /* packed offered or not */
+	bool no_indirect, no_event_idx;
+	bool in_order; /* offered only when asked for: it makes a fast request wait for a slow one */
+	const char *serial;      /* up to 20 bytes, for GET_ID */
+	bool registered_memory;
+};
+
+/* virtio-blk (5.2). mem and signal must outlive it. */
+int split_blk_create(struct split_device **out, struct io_thread *io, const struct ring_mem *mem,
+	const struct split_signal *signal, const struct split_blk_options *opts,
+	char why[BACKEND_WHY_MAX]);
+
+struct split_net_options {
+	struct net_port *port; /* stays the caller's */
+	unsigned pairs;        /* queue pairs, 1 .. NET_QUEUES_MAX */
+	uint32_t queue_size;   /* default 256, up to 1024 */
+	enum split_ring_choice ring;
+	bool no_indirect, no_event_idx;
+	bool in_order;
+	bool no_mergeable;
+	bool no_offload;
+	uint8_t mac[6];
+	uint16_t mtu; /* 0: not offered */
+};
+
+/* virtio-net (5.1), with a control queue when pairs > 1. */
+int split_net_create(struct split_device **out, struct io_thread *io, const struct ring_mem *mem,
+	const struct split_signal *signal, const struct split_net_options *opts,
+	char why[BACKEND_WHY_MAX]);
+
+/* ------------------------------------------------------------------ legacy devices' way to the same storage */
+
+/*
+ * An emulated disk's or network card's link to the I/O thread: requests are made on a vCPU
+ * thread under the device's lock and run on the I/O thread, through the same blk_submit() as split devices'.
+ */
+struct legacy_disk;
+
+struct legacy_request {
+	struct blk_request blk; /* op, offset, length, iov, niov filled by the caller */
+	void (*done)(struct legacy_request *req, int res); /* on the I/O thread */
+	struct legacy_request *next;
+	uint64_t started_ns;
+};
+
+int legacy_disk_open(struct legacy_disk **out, struct io_thread *io, struct blk_image *image,
+	char why[BACKEND_WHY_MAX]);
+/* Waits for what is in flight. Not from the I/O thread. */
+void legacy_disk_close(struct legacy_disk *disk);
+/* Any thread; never blocks. */
+void legacy_disk_submit(struct legacy_disk *disk, struct legacy_request *req);
+/* Waits until nothing is in flight. Not from the I/O thread, nor under a lock that done() takes. */
+void legacy_disk_drain(struct legacy_disk *disk);
+void legacy_disk_counters_get(struct legacy_disk *disk, struct blk_channel_counters *out);
+
+/*
+ * An emulated network card's link to its port. All callbacks run on the I/O thread.
+ *   receive_room: may a frame be stored now? Called before each receive; when false, nothing is received
+ *                 until legacy_net_rx_resume().
+ *   received:     one frame, contiguous; only valid during the call.
+ *   sent:         all frames handed over so far have left (the card's transmit interrupt).
+ */
+struct legacy_net;
+
+struct legacy_net_callbacks {
+	bool (*receive_room)(void *ctx);
+	void (*received)(void *ctx, const uint8_t *frame, uint32_t len);
+	/* the card's own transmit work, asked for by legacy_net_kick(): gather frames, legacy_net_send() them.
+	 * May be NULL for a card that sends from the vCPU thread by legacy_net_queue(). */
+	void (*transmit)(void *ctx);
+	void (*sent)(void *ctx);
+	void *ctx;
+};
+
+int legacy_net_open(struct legacy_net **out, struct io_thread *io, struct net_port *port,
+	const struct legacy_net_callbacks *cb, char why[BACKEND_WHY_MAX]);
+void legacy_net_close(struct legacy_net *net); /* not from the I/O thread */
+
+/* Any thread, never blocks: callbacks.transmit() will run soon on the I/O thread. */
+void legacy_net_kick(struct legacy_net *net);
+/* Any thread, never blocks: copies one frame into a bounded queue; sent() follows. -ENOSPC: full (dropped and counted). */
+int legacy_net_queue(struct legacy_net *net, const void *frame, uint32_t len);
+/* (io) from transmit(): hands frames over now; how many the port took (the rest: transmit() runs again when it can). */
+unsigned legacy_net_send(struct legacy_net *net, struct net_packet *const *pkts, unsigned n);
+/* Any thread: receive_room() may be true again. */
+void legacy_net_rx_resume(struct legacy_net *net);
+/* Waits until nothing queued is unsent. Stops receiving until legacy_net_resume(). Not from the I/O thread. */
+void legacy_net_quiesce(struct legacy_net *net);
+void legacy_net_resume(struct legacy_net *net);
+
+#endif
