@@ -4,8 +4,8 @@
  * (emulated ones too) shares: work handed to an I/O thread, counters, saved state. This is the
  * only header of backend/ that other folders include.
  *
- * A split device here cannot tell whether it lives in the monitor or in a process of its own: it sees guest
- * memory, queues, an interrupt function and nothing of PCI or KVM.
+ * A split device here cannot tell whether it lives in the monitor or in a process of its own: it
+ * sees guest memory, queues, an interrupt function and nothing of PCI or KVM.
  *
  * Errors: 0 or -errno. Units: bytes, nanoseconds (_ns), microseconds (_us).
  */
@@ -28,7 +28,8 @@
 
 #define HISTOGRAM_BUCKETS 128u
 
-/* Log-linear: four buckets to each power of two nanoseconds. One writer; readers may see it mid-update. */
+/* Log-linear: four buckets to each power of two nanoseconds. One writer; readers may see it
+ * mid-update. */
 struct histogram {
 	uint64_t count;
 	uint64_t buckets[HISTOGRAM_BUCKETS];
@@ -39,31 +40,32 @@ void histogram_add(struct histogram *h, uint64_t ns);
 uint64_t histogram_percentile_ns(const struct histogram *h, double fraction);
 
 /*
- * What every device counts. Each field has one writer at a time (the I/O thread, or a vCPU thread under the device's
- * lock), and is read from anywhere: use counter_add() and counter_get().
+ * What every device counts. Each field has one writer at a time (the I/O thread, or a vCPU thread
+ * under the device's lock), and is read from anywhere: use counter_add() and counter_get().
  */
 struct device_counters {
 	_Atomic uint64_t requests;
 	_Atomic uint64_t bytes;
-	_Atomic uint64_t doorbells;       /* split: doorbells heard; emulated: registers that start work */
-	_Atomic uint64_t exits;           /* accesses that reached user space */
-	_Atomic uint64_t coalesced;       /* posted writes drained from KVM's ring */
-	_Atomic uint64_t interrupts;      /* raised */
+	_Atomic uint64_t
+		doorbells;      /* split: doorbells heard; emulated: registers that start work */
+	_Atomic uint64_t exits; /* accesses that reached user space */
+	_Atomic uint64_t coalesced;  /* posted writes drained from KVM's ring */
+	_Atomic uint64_t interrupts; /* raised */
 	_Atomic uint64_t interrupts_suppressed;
-	_Atomic uint64_t system_calls;    /* made for this device alone */
+	_Atomic uint64_t system_calls; /* made for this device alone */
 	_Atomic uint64_t poll_hits;
 	_Atomic uint64_t poll_misses;
 	_Atomic uint64_t throttled_ns;
-	_Atomic uint64_t errors;          /* reported to the guest */
-	_Atomic uint64_t malformed;       /* the guest's own mistakes */
-	_Atomic uint64_t dropped;         /* frames */
+	_Atomic uint64_t errors;    /* reported to the guest */
+	_Atomic uint64_t malformed; /* the guest's own mistakes */
+	_Atomic uint64_t dropped;   /* frames */
 };
 
 static inline void counter_add(_Atomic uint64_t *c, uint64_t n)
 {
 	/* one writer: a plain read and a plain write that no reader sees torn */
-	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
-		memory_order_relaxed);
+	atomic_store_explicit(
+		c, atomic_load_explicit(c, memory_order_relaxed) + n, memory_order_relaxed);
 }
 
 static inline uint64_t counter_get(const _Atomic uint64_t *c)
@@ -93,7 +95,8 @@ struct state_reader {
 	size_t len;
 	size_t pos;
 	size_t section_end;
-	int error; /* first error: -EINVAL short, malformed or wrong section; -ENOTSUP a newer version */
+	int error; /* first error: -EINVAL short, malformed or wrong section; -ENOTSUP a newer
+		      version */
 };
 
 void state_writer_free(struct state_writer *w);
@@ -106,7 +109,8 @@ void state_put_u64(struct state_writer *w, uint64_t v);
 void state_put_bytes(struct state_writer *w, const void *p, size_t n);
 
 void state_reader_init(struct state_reader *r, const void *data, size_t len);
-/* Enters the next section, which must have this name; its version, at most max_version; 0 on error. */
+/* Enters the next section, which must have this name; its version, at most max_version; 0 on error.
+ */
 uint32_t state_section_enter(struct state_reader *r, const char *name, uint32_t max_version);
 /* Leaves it: unread bytes are an error. */
 void state_section_leave(struct state_reader *r);
@@ -119,17 +123,18 @@ void state_get_bytes(struct state_reader *r, void *p, size_t n);
 /* ------------------------------------------------------------------ I/O thread */
 
 /*
- * One thread, one wait: an io_uring when the host allows it (submission of block requests and waiting are one
- * system call), else epoll. It runs work posted to it, watches descriptors, and calls pollers.
- * After the last work it keeps polling for a while, a window it tunes to how well polling has been
- * paying, then lets every poller re-arm its notifications and look once more, and sleeps.
+ * One thread, one wait: an io_uring when the host allows it (submission of block requests and
+ * waiting are one system call), else epoll. It runs work posted to it, watches descriptors, and
+ * calls pollers. After the last work it keeps polling for a while, a window it tunes to how well
+ * polling has been paying, then lets every poller re-arm its notifications and look once more, and
+ * sleeps.
  */
 struct io_thread;
 
 struct io_thread_options {
-	const char *name;      /* at most 15 bytes, as ps shows it */
-	uint32_t poll_max_us;  /* upper bound of the polling window; 0: never poll */
-	bool no_uring;         /* use epoll even where io_uring is allowed */
+	const char *name;     /* at most 15 bytes, as ps shows it */
+	uint32_t poll_max_us; /* upper bound of the polling window; 0: never poll */
+	bool no_uring;        /* use epoll even where io_uring is allowed */
 };
 
 struct io_thread_counters {
@@ -141,8 +146,8 @@ struct io_thread_counters {
 	uint64_t cpu_ns;      /* CPU time of the thread */
 };
 
-int io_thread_create(struct io_thread **out, const struct io_thread_options *opts,
-	char why[BACKEND_WHY_MAX]);
+int io_thread_create(
+	struct io_thread **out, const struct io_thread_options *opts, char why[BACKEND_WHY_MAX]);
 /* Everything attached must be detached before. Joins the thread. */
 void io_thread_destroy(struct io_thread *io);
 void io_thread_counters_get(struct io_thread *io, struct io_thread_counters *out); /* any thread */
@@ -157,20 +162,22 @@ struct io_work {
 	atomic_bool queued;
 };
 
-/* Runs work on the thread soon; wakes it if it sleeps (and only then makes a system call). Any thread,
- * never blocks, lock-free. Posting work that is still queued does nothing. True if a wake-up was needed. */
+/* Runs work on the thread soon; wakes it if it sleeps (and only then makes a system call). Any
+ * thread, never blocks, lock-free. Posting work that is still queued does nothing. True if a
+ * wake-up was needed. */
 bool io_thread_post(struct io_thread *io, struct io_work *work);
 
-/* Runs fn(ctx) on the thread and waits for it to return (directly when called on it). Blocks: for control paths, not vCPUs. */
+/* Runs fn(ctx) on the thread and waits for it to return (directly when called on it). Blocks: for
+ * control paths, not vCPUs. */
 void io_thread_call(struct io_thread *io, void (*fn)(void *ctx), void *ctx);
 
 /*
  * A source of work. Embedded by its owner. All functions run on the I/O thread.
  *   poll:   do what can be done now, bounded (a batch); how much was done (0: nothing).
- *   sleep:  about to sleep: re-arm notifications, look once more; true: work is there, do not sleep. May be NULL.
- *   wake:   after sleeping, or when sleeping was called off: notifications may be turned off again. May be NULL.
- *   batch_end: after a round of polls and completions: push and signal what has gathered. May be NULL.
- * poll is called in every round while the thread is awake.
+ *   sleep:  about to sleep: re-arm notifications, look once more; true: work is there, do not
+ * sleep. May be NULL. wake:   after sleeping, or when sleeping was called off: notifications may be
+ * turned off again. May be NULL. batch_end: after a round of polls and completions: push and signal
+ * what has gathered. May be NULL. poll is called in every round while the thread is awake.
  */
 struct io_poller {
 	unsigned (*poll)(struct io_poller *p);
@@ -185,8 +192,9 @@ void io_poller_remove(struct io_thread *io, struct io_poller *p); /* on the I/O 
 
 /*
  * A watched descriptor: while the thread sleeps, its readiness (POLLIN) wakes it. ready() runs on
- * the I/O thread when it has become readable; the owner reads it. With drain set it is an eventfd that the thread reads
- * itself, and ready() may be NULL. Level-triggered: reported again in the next sleep if still readable.
+ * the I/O thread when it has become readable; the owner reads it. With drain set it is an eventfd
+ * that the thread reads itself, and ready() may be NULL. Level-triggered: reported again in the
+ * next sleep if still readable.
  */
 struct io_watch {
 	int fd;
@@ -196,8 +204,9 @@ struct io_watch {
 	uint64_t private_data[2];
 };
 
-int io_watch_add(struct io_thread *io, struct io_watch *w);     /* on the I/O thread */
-void io_watch_remove(struct io_thread *io, struct io_watch *w); /* on the I/O thread; ready() is not called again */
+int io_watch_add(struct io_thread *io, struct io_watch *w); /* on the I/O thread */
+void io_watch_remove(struct io_thread *io,
+	struct io_watch *w); /* on the I/O thread; ready() is not called again */
 
 /* A one-shot timer; re-armed by setting again, 0: disarmed. On the I/O thread. */
 struct io_timer {
@@ -230,7 +239,8 @@ struct split_signal {
 	void (*queue)(void *ctx, unsigned queue);
 	/* configuration change interrupt */
 	void (*config)(void *ctx);
-	/* the driver broke the protocol: DEVICE_NEEDS_RESET, then a configuration change interrupt */
+	/* the driver broke the protocol: DEVICE_NEEDS_RESET, then a configuration change interrupt
+	 */
 	void (*broken)(void *ctx);
 	void *ctx;
 };
@@ -250,24 +260,26 @@ struct split_device;
  * others on any thread, never two at once for one device.
  */
 struct split_ops {
-	const char *name;     /* "virtio-blk" */
+	const char *name; /* "virtio-blk" */
 	uint32_t virtio_id;
 	uint32_t config_size;
 	void (*config_read)(struct split_device *d, uint32_t offset, void *to, uint32_t len);
-	void (*config_write)(struct split_device *d, uint32_t offset, const void *from, uint32_t len);
+	void (*config_write)(
+		struct split_device *d, uint32_t offset, const void *from, uint32_t len);
 	/* the driver has accepted d->driver_features; queues start afterwards */
 	int (*negotiated)(struct split_device *d);
-	int (*queue_start)(struct split_device *d, unsigned q);  /* (io) d->queues[q] is initialised */
+	int (*queue_start)(
+		struct split_device *d, unsigned q); /* (io) d->queues[q] is initialised */
 	/* (io) stop taking requests from the queue. In-flight ones go on. */
 	void (*queue_stop)(struct split_device *d, unsigned q);
-	uint32_t (*inflight)(struct split_device *d);            /* (io) requests not yet completed */
-	void (*reset)(struct split_device *d);                   /* (io) back to power-on, nothing in flight */
-	unsigned (*poll)(struct split_device *d);                /* (io) as io_poller.poll, all queues */
-	bool (*sleep)(struct split_device *d);                   /* (io) beyond re-arming doorbells; may be NULL */
-	void (*batch_end)(struct split_device *d);               /* (io) push and signal */
+	uint32_t (*inflight)(struct split_device *d); /* (io) requests not yet completed */
+	void (*reset)(struct split_device *d);        /* (io) back to power-on, nothing in flight */
+	unsigned (*poll)(struct split_device *d);     /* (io) as io_poller.poll, all queues */
+	bool (*sleep)(struct split_device *d); /* (io) beyond re-arming doorbells; may be NULL */
+	void (*batch_end)(struct split_device *d);                    /* (io) push and signal */
 	void (*save)(struct split_device *d, struct state_writer *w); /* quiesced */
 	void (*load)(struct split_device *d, struct state_reader *r); /* errors through r->error */
-	void (*destroy)(struct split_device *d);                 /* (io) */
+	void (*destroy)(struct split_device *d);                      /* (io) */
 };
 
 struct split_queue {
@@ -298,19 +310,23 @@ struct split_device {
 };
 
 /*
- * The transport's side (virtio-pci in the monitor, vhost-user in a process of its own). All of these may be called from
- * any thread but the I/O thread unless said otherwise; one at a time for one device.
+ * The transport's side (virtio-pci in the monitor, vhost-user in a process of its own). All of
+ * these may be called from any thread but the I/O thread unless said otherwise; one at a time for
+ * one device.
  */
 
-/* The driver wrote its features and FEATURES_OK. -EINVAL: a bit that was not offered, or VERSION_1 missing. */
+/* The driver wrote its features and FEATURES_OK. -EINVAL: a bit that was not offered, or VERSION_1
+ * missing. */
 int split_features_set(struct split_device *d, uint64_t features);
 
-/* Starts a queue: areas checked and translated. -EINVAL, -EFAULT: the driver's mistake. Does not wait for I/O. */
+/* Starts a queue: areas checked and translated. -EINVAL, -EFAULT: the driver's mistake. Does not
+ * wait for I/O. */
 int split_queue_start(struct split_device *d, unsigned q, const struct split_queue_config *cfg);
 
 /*
- * Stops every queue, waits until nothing is in flight (for as long as the storage takes), and calls done(ctx) on the I/O
- * thread; positions can then be read. Does not block the caller: a vCPU may call it.
+ * Stops every queue, waits until nothing is in flight (for as long as the storage takes), and calls
+ * done(ctx) on the I/O thread; positions can then be read. Does not block the caller: a vCPU may
+ * call it.
  */
 void split_quiesce(struct split_device *d, void (*done)(void *ctx), void *ctx);
 /* The same, waiting. Not from a vCPU thread. */
@@ -318,10 +334,12 @@ void split_quiesce_wait(struct split_device *d);
 /* Quiesced: positions of a queue, to start it again with. */
 void split_queue_state_get(struct split_device *d, unsigned q, struct ring_device_state *out);
 
-/* Back to power-on: quiesces, forgets features and queues, then done(ctx) on the I/O thread. Does not block. */
+/* Back to power-on: quiesces, forgets features and queues, then done(ctx) on the I/O thread. Does
+ * not block. */
 void split_reset(struct split_device *d, void (*done)(void *ctx), void *ctx);
 
-/* Quiesced: device state beyond what the transport knows (features, queue addresses and positions are the transport's). */
+/* Quiesced: device state beyond what the transport knows (features, queue addresses and positions
+ * are the transport's). */
 void split_save(struct split_device *d, struct state_writer *w);
 void split_load(struct split_device *d, struct state_reader *r);
 
@@ -336,13 +354,14 @@ void split_destroy(struct split_device *d);
 enum split_ring_choice { SPLIT_RING_SPLIT, SPLIT_RING_PACKED };
 
 struct split_blk_options {
-	struct blk_image *image; /* stays the caller's */
-	unsigned queues;         /* 1 .. BACKEND_QUEUES_MAX */
-	uint32_t queue_size;     /* 2 .. 1024 for one queue; default 256 */
+	struct blk_image *image;     /* stays the caller's */
+	unsigned queues;             /* 1 .. BACKEND_QUEUES_MAX */
+	uint32_t queue_size;         /* 2 .. 1024 for one queue; default 256 */
 	enum split_ring_choice ring; /* packed offered or not */
 	bool no_indirect, no_event_idx;
-	bool in_order; /* offered only when asked for: it makes a fast request wait for a slow one */
-	const char *serial;      /* up to 20 bytes, for GET_ID */
+	bool in_order; /* offered only when asked for: it makes a fast request wait for a slow one
+			*/
+	const char *serial; /* up to 20 bytes, for GET_ID */
 	bool registered_memory;
 };
 
@@ -369,11 +388,13 @@ int split_net_create(struct split_device **out, struct io_thread *io, const stru
 	const struct split_signal *signal, const struct split_net_options *opts,
 	char why[BACKEND_WHY_MAX]);
 
-/* ------------------------------------------------------------------ legacy devices' way to the same storage */
+/* ------------------------------------------------------------------ legacy devices' way to the
+ * same storage */
 
 /*
  * An emulated disk's or network card's link to the I/O thread: requests are made on a vCPU
- * thread under the device's lock and run on the I/O thread, through the same blk_submit() as split devices'.
+ * thread under the device's lock and run on the I/O thread, through the same blk_submit() as split
+ * devices'.
  */
 struct legacy_disk;
 
@@ -396,18 +417,18 @@ void legacy_disk_counters_get(struct legacy_disk *disk, struct blk_channel_count
 
 /*
  * An emulated network card's link to its port. All callbacks run on the I/O thread.
- *   receive_room: may a frame be stored now? Called before each receive; when false, nothing is received
- *                 until legacy_net_rx_resume().
- *   received:     one frame, contiguous; only valid during the call.
- *   sent:         all frames handed over so far have left (the card's transmit interrupt).
+ *   receive_room: may a frame be stored now? Called before each receive; when false, nothing is
+ * received until legacy_net_rx_resume(). received:     one frame, contiguous; only valid during the
+ * call. sent:         all frames handed over so far have left (the card's transmit interrupt).
  */
 struct legacy_net;
 
 struct legacy_net_callbacks {
 	bool (*receive_room)(void *ctx);
 	void (*received)(void *ctx, const uint8_t *frame, uint32_t len);
-	/* the card's own transmit work, asked for by legacy_net_kick(): gather frames, legacy_net_send() them.
-	 * May be NULL for a card that sends from the vCPU thread by legacy_net_queue(). */
+	/* the card's own transmit work, asked for by legacy_net_kick(): gather frames,
+	 * legacy_net_send() them. May be NULL for a card that sends from the vCPU thread by
+	 * legacy_net_queue(). */
 	void (*transmit)(void *ctx);
 	void (*sent)(void *ctx);
 	void *ctx;
@@ -419,13 +440,16 @@ void legacy_net_close(struct legacy_net *net); /* not from the I/O thread */
 
 /* Any thread, never blocks: callbacks.transmit() will run soon on the I/O thread. */
 void legacy_net_kick(struct legacy_net *net);
-/* Any thread, never blocks: copies one frame into a bounded queue; sent() follows. -ENOSPC: full (dropped and counted). */
+/* Any thread, never blocks: copies one frame into a bounded queue; sent() follows. -ENOSPC: full
+ * (dropped and counted). */
 int legacy_net_queue(struct legacy_net *net, const void *frame, uint32_t len);
-/* (io) from transmit(): hands frames over now; how many the port took (the rest: transmit() runs again when it can). */
+/* (io) from transmit(): hands frames over now; how many the port took (the rest: transmit() runs
+ * again when it can). */
 unsigned legacy_net_send(struct legacy_net *net, struct net_packet *const *pkts, unsigned n);
 /* Any thread: receive_room() may be true again. */
 void legacy_net_rx_resume(struct legacy_net *net);
-/* Waits until nothing queued is unsent. Stops receiving until legacy_net_resume(). Not from the I/O thread. */
+/* Waits until nothing queued is unsent. Stops receiving until legacy_net_resume(). Not from the I/O
+ * thread. */
 void legacy_net_quiesce(struct legacy_net *net);
 void legacy_net_resume(struct legacy_net *net);
 

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The monitor as a library: one virtual PC made, run, paused, saved, loaded and destroyed. This is
+ * the only header of vmm/ that other folders include. Several machines can live in one process.
+ *
+ * Errors: 0 or -errno; functions that a user's option leads to also fill `why`: one line, no
+ * newline, naming the option, the value and what would do. Units: bytes, microseconds (_us),
+ * nanoseconds (_ns).
+ */
+#ifndef VMM_H
+#define VMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backend/backend.h"
+#include "blk/blk.h"
+#include "netbridge/netbridge.h"
+#include "ring/ring.h"
+
+#define VMM_WHY_MAX   256u
+#define VMM_DISKS_MAX 16u
+#define VMM_NETS_MAX  8u
+#define VMM_CPUS_MAX  64u
+
+/* ------------------------------------------------------------------ configuration */
+
+/* Three-valued options: what the user did not say is left to the model. */
+enum vmm_choice { VMM_DEFAULT, VMM_ON, VMM_OFF };
+
+struct disk_config {
+	const char *path;  /* or fd */
+	int fd;            /* -1: none */
+	const char *model; /* "virtio-blk" (default), "ide" */
+	enum blk_engine engine;
+	enum blk_direct direct;
+	bool readonly;
+	bool sqpoll;
+	bool registered_memory;
+	const char *serial; /* at most 20 characters */
+	/* split devices */
+	bool packed;         /* ring=packed */
+	unsigned queues;     /* 0: 1 */
+	unsigned queue_size; /* 0: the model's default */
+	enum vmm_choice indirect, event_idx, in_order;
+};
+
+struct net_config {
+	struct net_port *port; /* an open port, taken over on success; or one of: */
+	const char *tap;       /* name */
+	int fd;                /* tap descriptor; -1: none */
+	const char *memory;    /* "sink", "source", "echo" */
+	const char *model;     /* "virtio-net" (default), "e1000", "ne2k_pci" */
+	bool mac_set;
+	uint8_t mac[6];
+	bool packed;
+	unsigned queues; /* queue pairs; 0: 1 */
+	unsigned queue_size;
+	enum vmm_choice indirect, event_idx, in_order, mergeable, offload;
+};
+
+struct machine;
+
+/* An I/O port range that the creator of the machine answers itself (test and benchmark devices).
+ * Called on vCPU threads. */
+struct port_hook {
+	uint16_t port;
+	uint16_t count;
+	uint32_t (*read)(void *ctx, uint16_t port, unsigned size); /* NULL: all ones */
+	void (*write)(void *ctx, uint16_t port, uint32_t value, unsigned size);
+	void *ctx;
+};
+
+struct machine_config {
+	unsigned cpus;       /* 0: 1 */
+	uint64_t memory;     /* bytes, a multiple of 2 MiB; 0: 256 MiB */
+	bool hugepages;      /* guest memory on 2 MiB pages */
+	const char *kernel;  /* ELF with a PVH note; NULL: nothing is loaded (tests) */
+	const char *cmdline; /* NULL: empty */
+	struct disk_config disks[VMM_DISKS_MAX];
+	unsigned ndisks;
+	struct net_config nets[VMM_NETS_MAX];
+	unsigned nnets;
+	unsigned io_threads; /* 0: 1 */
+	unsigned poll_us;    /* upper bound of the I/O threads' polling window */
+	bool poll_set;       /* poll_us was given; else a default */
+	bool no_io_uring;    /* I/O threads wait with epoll */
+	bool no_coalesce;    /* do not let KVM coalesce posted registers */
+
+	/* Console: what the guest writes to its first serial port goes to console_out (-1:
+	 * nowhere). Input comes through machine_console_input(). */
+	int console_out;
+	void (*console_hook)(
+		void *ctx, const uint8_t *bytes, size_t n); /* instead of console_out */
+	void *console_ctx;
+
+	const struct port_hook *hooks; /* must outlive the machine */
+	unsigned nhooks;
+
+	/*
+	 * No /dev/kvm: devices, buses and I/O threads without vCPUs. machine_run() is -ENOTSUP. For
+	 * tests and fuzzing; interrupts go to interrupt_hook (on any thread): gsi lines with level,
+	 * or MSI with gsi = -1.
+	 */
+	bool no_kvm;
+	void (*interrupt_hook)(
+		void *ctx, int gsi, bool level, uint64_t msi_address, uint32_t msi_data);
+	void *interrupt_ctx;
+};
+
+/* All defaults, console_out and fds -1. */
+void machine_config_init(struct machine_config *cfg);
+
+/*
+ * Opens everything the guest will use (images, taps, kernel), makes the machine. Nothing runs yet.
+ * On failure nothing is left behind. -errno; -EINVAL for what the user got wrong, others for the
+ * host (usage or host: see machine_error_is_usage()).
+ */
+int machine_create(struct machine **out, const struct machine_config *cfg, char why[VMM_WHY_MAX]);
+bool machine_error_is_usage(int error);
+
+/* ------------------------------------------------------------------ running */
+
+enum machine_end {
+	MACHINE_RUNNING,
+	MACHINE_STOPPED,  /* machine_stop() */
+	MACHINE_POWEROFF, /* the guest powered off */
+	MACHINE_RESET,    /* the guest asked for a reset */
+	MACHINE_TRIPLE_FAULT,
+	MACHINE_HALTED, /* the guest can never run again (kept for later use) */
+	MACHINE_FAILED, /* KVM could not go on: see machine_failure() */
+};
+
+/* Starts one thread for each vCPU. */
+int machine_start(struct machine *m, char why[VMM_WHY_MAX]);
+/* Waits for the end; timeout_ms -1: for ever. MACHINE_RUNNING on timeout. All accepted writes are
+ * on disk afterwards. */
+enum machine_end machine_wait(struct machine *m, int timeout_ms);
+/* Asks for the end: any thread, async-signal-safe. */
+void machine_stop(struct machine *m);
+/* An eventfd, readable when the machine has ended. Stays the machine's. */
+int machine_end_fd(const struct machine *m);
+/* One line on why KVM could not go on (an instruction it cannot interpret, ...). */
+const char *machine_failure(const struct machine *m);
+const char *machine_end_name(enum machine_end end);
+
+/* Stops all vCPUs and quiesces every device (waits for I/O in flight); resume undoes it. Not from a
+ * vCPU or I/O thread. */
+int machine_pause(struct machine *m);
+int machine_resume(struct machine *m);
+
+/* Full reset of a paused or ended machine: devices to power-on state, kernel loaded anew. */
+int machine_reset(struct machine *m, char why[VMM_WHY_MAX]);
+
+/* Not from a machine's thread. Stops it, syncs and closes images, closes ports. */
+void machine_destroy(struct machine *m);
+
+/* Bytes typed on the console; how many were taken (the rest later). Any one thread. */
+size_t machine_console_input(struct machine *m, const uint8_t *bytes, size_t n);
+
+/* ------------------------------------------------------------------ state */
+
+/* Everything but guest memory: vCPUs, interrupt controllers, devices. The machine must be paused
+ * (or never started). */
+int machine_save(struct machine *m, struct state_writer *w);
+/* Into a machine made with the same configuration and not yet started. Memory is the caller's to
+ * copy first. */
+int machine_load(struct machine *m, struct state_reader *r, char why[VMM_WHY_MAX]);
+
+/* Guest memory as the devices see it. */
+const struct ring_mem *machine_memory(const struct machine *m);
+/* Turns the dirty bitmap on (cleared) or off. Paused or never started. */
+int machine_dirty_log(struct machine *m, bool on);
+/* Moves the bitmap of pages written by devices since the last call into out (one bit for each 4 KiB
+ * of RAM below `bits`). */
+void machine_dirty_fetch(struct machine *m, uint64_t *out, size_t bits);
+
+/* ------------------------------------------------------------------ counters and inspection */
+
+struct vcpu_counters {
+	uint64_t exits; /* returns from KVM_RUN to user space, all reasons: what
+			   kvm:kvm_userspace_exit counts */
+	uint64_t exits_io;
+	uint64_t exits_mmio;
+	uint64_t exits_signal; /* interrupted */
+	uint64_t exits_other;
+	uint64_t system_calls; /* KVM_RUN and everything else done on the vCPU thread */
+	uint64_t cpu_ns;
+};
+
+struct machine_counters {
+	struct vcpu_counters vcpu;    /* sum over vCPUs */
+	struct io_thread_counters io; /* sum over I/O threads */
+	uint64_t interrupts;          /* raised by all devices */
+	uint64_t doorbells;
+	uint64_t coalesced;
+	uint64_t device_system_calls; /* by disks' channels and ports */
+};
+
+void machine_counters_get(struct machine *m, struct machine_counters *out); /* any thread */
+
+/* What became of device i (0 .. machine_devices()-1): disks in order, then nets. */
+struct device_report {
+	const char *model;
+	const char *kind;                       /* "disk" or "net" */
+	struct blk_info blk;                    /* disks */
+	const char *port_kind;                  /* nets */
+	const struct device_counters *counters; /* lives as long as the machine */
+};
+unsigned machine_devices(const struct machine *m);
+void machine_device_report(const struct machine *m, unsigned i, struct device_report *out);
+/* The latency histogram of a split device's queue, or of an emulated disk (queue 0); NULL: none. */
+const struct histogram *machine_device_latency(const struct machine *m, unsigned i, unsigned queue);
+/* The CPU time used by the whole process's vCPU and I/O threads is in machine_counters. */
+
+/* ------------------------------------------------------------------ access without a vCPU (tests,
+ * fuzzing, debugging) */
+
+/* As a vCPU would, on the calling thread. size 1, 2 or 4 (mmio: also 8). Unclaimed reads give all
+ * ones. */
+uint32_t machine_port_read(struct machine *m, uint16_t port, unsigned size);
+void machine_port_write(struct machine *m, uint16_t port, uint32_t value, unsigned size);
+uint64_t machine_mmio_read(struct machine *m, uint64_t gpa, unsigned size);
+void machine_mmio_write(struct machine *m, uint64_t gpa, uint64_t value, unsigned size);
+
+/* ------------------------------------------------------------------ device models */
+
+struct model_option {
+	const char *key;
+	const char *values; /* "on|off", "1..16", ... */
+	const char *help;
+};
+
+/* For `sluice devices`. NULL at the end of the table. */
+struct model_info {
+	const char *name;
+	const char *kind; /* "disk", "net", "machine" */
+	const char *way;  /* "emulated" or "split" */
+	const char *help;
+	const struct model_option *options; /* ends with a NULL key */
+};
+const struct model_info *machine_model_info(unsigned i);
+
+/* Parses one --disk or --net value into cfg; strings are allocated and freed by
+ * machine_config_free(). */
+int disk_config_parse(struct disk_config *cfg, const char *text, char why[VMM_WHY_MAX]);
+int net_config_parse(struct net_config *cfg, const char *text, char why[VMM_WHY_MAX]);
+void machine_config_free(struct machine_config *cfg);
+/* "512M", "1G", "4096K", plain bytes. -EINVAL. */
+int vmm_size_parse(const char *text, uint64_t *out);
+
+/* What this host's KVM is: for reports and messages. */
+struct kvm_facts {
+	bool present;
+	int api_version;
+	bool interprets_ring0; /* no hardware virtualization below: only CPL 3 long mode code runs
+				  natively */
+	char flavour[64];      /* "kvm_amd", "kvm_intel", "kvm-pvm (software only)" ... */
+};
+int kvm_facts_get(struct kvm_facts *out, char why[VMM_WHY_MAX]);
+
+/* ------------------------------------------------------------------ parsers that take hostile
+ * bytes (fuzzed) */
+
+struct elf_info {
+	uint64_t entry;   /* PVH entry */
+	uint64_t highest; /* first byte after the last one loaded */
+};
+/* Loads an ELF (32- or 64-bit, with a PVH note) image into guest memory. */
+int elf_load(const struct ring_mem *mem, const void *image, size_t size, struct elf_info *out,
+	char why[VMM_WHY_MAX]);
+
+#endif
