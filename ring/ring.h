@@ -104,7 +104,7 @@ struct ring_seg {
 struct ring_device_slot {
 	uint32_t len;
 	uint16_t ndesc;
-	uint16_t order; /* id of the buffer made available after this one (in-order bookkeeping) */
+	uint16_t order; /* slots[k].order: the k-th id in order of popping, a ring of its own */
 	uint8_t state;
 };
 
@@ -113,7 +113,7 @@ struct ring_device_config {
 	struct ring_features features;
 	uint32_t size;
 	uint64_t desc_gpa;
-	uint64_t driver_gpa;
+	uint64_t driver_gpa; /* areas as in struct ring_geometry */
 	uint64_t device_gpa;
 	uint32_t chain_max; /* segments accepted in one chain, 1 .. 65535 (a bound, not a promise) */
 	struct ring_device_slot *slots;
@@ -143,14 +143,18 @@ struct ring_device {
 	uint16_t avail; /* private position: the driver's index is a claim to check against it */
 	uint16_t avail_seen;
 	uint16_t used;
-	uint16_t signalled; /* used position at the last interrupt decision */
+	uint16_t order_head;
+	uint16_t order_tail;
+	uint16_t bell_event; /* the avail event index last written */
 	bool avail_wrap;
 	bool used_wrap;
 	bool signalled_valid;
+	bool bell_on;
 	bool broken;
-	uint16_t order_head;
-	uint16_t order_tail;
-	uint32_t inflight;
+	uint32_t region;    /* the memory region hit last */
+	uint32_t unsignalled; /* positions used since the last interrupt decision */
+	uint32_t inflight;  /* buffers popped and not yet given back to the driver */
+	uint32_t held;      /* the ring positions they occupy */
 	struct ring_device_counters counters;
 };
 
@@ -260,25 +264,25 @@ struct ring_driver_config {
 struct ring_driver {
 	struct ring_driver_config cfg;
 	uint16_t avail;     /* next position to fill */
-	uint16_t published; /* position published to the device */
-	uint16_t kicked;    /* position at the last doorbell decision */
 	uint16_t used;      /* next used position to look at */
-	uint16_t free_head;
-	uint16_t order_head;
-	uint16_t order_tail;
-	uint16_t nfree; /* free ring positions */
+	uint16_t used_seen; /* split: the device's index as last read */
+	uint16_t free_head; /* next buffer id to hand out */
+	uint32_t nfree;     /* free ring positions */
+	uint32_t inflight;  /* buffers added and not yet collected */
+	uint32_t unpublished; /* positions filled since the last publish */
+	uint32_t unkicked;  /* positions published since the last doorbell decision */
 	bool avail_wrap;
 	bool used_wrap;
-	/* packed: the first descriptor of the batch is made available last */
-	bool batch_open;
+	bool event_on;
+	bool broken;
+	/* packed: the second half of the batch's first descriptor, written last */
 	uint16_t batch_first;
-	uint16_t batch_flags;
-	uint16_t batch_count;
-	/* in-order: buffers the last used entry stands for that were not collected yet */
-	uint16_t order_pending;
+	uint64_t batch_rest;
+	/* in-order: the oldest buffer in flight, and the used entry that is being collected */
+	uint16_t order_head;
 	uint16_t order_last_id;
 	uint32_t order_last_len;
-	bool event_on;
+	bool order_pending;
 	uint64_t doorbells_wanted;
 	uint64_t doorbells_suppressed;
 };
@@ -290,6 +294,12 @@ struct ring_done {
 
 /* -RING_EINVAL: bad size, missing memory. The areas must be zeroed. */
 int ring_driver_init(struct ring_driver *drv, const struct ring_driver_config *cfg);
+
+/*
+ * Starts the queue at another position than 0 (packed: bit 15 is the wrap counter), both directions, and
+ * writes the ring memory to match. Right after init, before the device looks. -RING_EINVAL: not in the queue.
+ */
+int ring_driver_position_set(struct ring_driver *drv, uint16_t position);
 
 /*
  * Queues one request: nout readable segments, then nin writable ones, nout + nin >= 1. Uses an
@@ -310,7 +320,12 @@ void ring_driver_publish(struct ring_driver *drv);
  * ring_device_doorbell_on(). */
 bool ring_driver_needs_doorbell(struct ring_driver *drv);
 
-/* Collects up to max completions. A used entry that names nothing in flight: -RING_EPROTO. */
+/*
+ * Collects up to max completions. A used entry that names nothing in flight, or a used index that is too
+ * far ahead: -RING_EPROTO, from then on (what was collected before it is returned first).
+ * With in_order one used entry may stand for several buffers (2.7.9, 2.8.11): those it skips count as
+ * written completely.
+ */
 int ring_driver_collect(struct ring_driver *drv, struct ring_done *done, uint32_t max);
 
 /* Is there something to collect? No barrier. */

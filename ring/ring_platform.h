@@ -36,10 +36,18 @@ enum {
 #define ring_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define ring_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
+#define ring_or_release(p, v)    ((void)__atomic_fetch_or((p), (v), __ATOMIC_RELEASE))
+
 /* Orders an earlier store before a later load: the only barrier x86 does not give for free. */
 static inline void ring_mb(void)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+/* memcpy and memset are the two functions a freestanding program must bring along. */
+static inline void ring_copy(void *to, const void *from, size_t len)
+{
+	__builtin_memcpy(to, from, len);
 }
 
 static inline void ring_prefetch(const void *p)
@@ -47,6 +55,7 @@ static inline void ring_prefetch(const void *p)
 	__builtin_prefetch(p, 0, 3);
 }
 
+#define RING_INLINE      static inline __attribute__((always_inline))
 #define ring_likely(x)   __builtin_expect(!!(x), 1)
 #define ring_unlikely(x) __builtin_expect(!!(x), 0)
 
