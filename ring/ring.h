@@ -63,14 +63,15 @@ void *ring_mem_translate(const struct ring_mem *mem, uint64_t gpa, uint64_t len,
 /* Marks [host, host + len), host memory got from ring_mem_translate(), as written. Any thread. */
 void ring_mem_dirty(const struct ring_mem *mem, const void *host, uint64_t len);
 
-/* Copies, possibly across adjoining regions. -RING_EFAULT when any byte is outside (the bytes before it
- * may have been copied). ring_mem_write() marks dirty. */
+/* Copies, possibly across adjoining regions. -RING_EFAULT when any byte is outside (the bytes
+ * before it may have been copied). ring_mem_write() marks dirty. */
 int ring_mem_read(const struct ring_mem *mem, uint64_t gpa, void *to, uint64_t len);
 int ring_mem_write(const struct ring_mem *mem, uint64_t gpa, const void *from, uint64_t len);
 
 /* ------------------------------------------------------------------ geometry */
 
-/* Where the three areas of a queue go relative to one block of memory (2.7.2 and 2.8.2 for alignment). */
+/* Where the three areas of a queue go relative to one block of memory (2.7.2 and 2.8.2 for
+ * alignment). */
 struct ring_geometry {
 	uint64_t desc;   /* descriptor table (split), descriptor ring (packed) */
 	uint64_t driver; /* available ring (split), driver event suppression (packed) */
@@ -115,7 +116,8 @@ struct ring_device_config {
 	uint64_t desc_gpa;
 	uint64_t driver_gpa; /* areas as in struct ring_geometry */
 	uint64_t device_gpa;
-	uint32_t chain_max; /* segments accepted in one chain, 1 .. 65535 (a bound, not a promise) */
+	uint32_t
+		chain_max; /* segments accepted in one chain, 1 .. 65535 (a bound, not a promise) */
 	struct ring_device_slot *slots;
 };
 
@@ -145,20 +147,22 @@ struct ring_device {
 	uint16_t used;
 	uint16_t order_head;
 	uint16_t order_tail;
-	uint16_t bell_event; /* the avail event index last written */
 	bool avail_wrap;
 	bool used_wrap;
 	bool signalled_valid;
 	bool bell_on;
 	bool broken;
-	uint32_t region;    /* the memory region hit last */
+	uint32_t region;      /* the memory region hit last */
+	uint32_t desc_region; /* those of the areas the device writes */
+	uint32_t device_region;
 	uint32_t unsignalled; /* positions used since the last interrupt decision */
-	uint32_t inflight;  /* buffers popped and not yet given back to the driver */
-	uint32_t held;      /* the ring positions they occupy */
+	uint32_t inflight;    /* buffers popped and not yet given back to the driver */
+	uint32_t held;        /* the ring positions they occupy */
 	struct ring_device_counters counters;
 };
 
-/* One request as the driver made it, checked and translated: readable segments, then writable ones. */
+/* One request as the driver made it, checked and translated: readable segments, then writable ones.
+ */
 struct ring_chain {
 	uint16_t id;
 	uint16_t ndesc; /* ring positions it occupies */
@@ -179,20 +183,24 @@ struct ring_used {
  * -RING_EINVAL: bad size or alignment (2.7, 2.8); -RING_EFAULT: an area outside guest memory.
  * Starts at positions 0 (packed: both wrap counters 1); ring_device_state_set() overrides.
  */
-int ring_device_init(struct ring_device *dev, const struct ring_device_config *cfg,
-	const struct ring_mem *mem);
+int ring_device_init(
+	struct ring_device *dev, const struct ring_device_config *cfg, const struct ring_mem *mem);
 
 /*
  * Takes up to `max` requests. Segments are stored one chain after the other in segs[0 .. max_segs);
- * each chains[i].segs points into it. Stops early when a chain does not fit in what is left of segs.
- * Each descriptor is copied once, then checked, then used.
+ * each chains[i].segs points into it. Stops early when a chain does not fit in what is left of
+ * segs. Each descriptor is copied once, then checked, then used. Descriptor flags of no meaning
+ * here are ignored. An indirect table is the last descriptor of its chain and lies on an 8-byte
+ * boundary.
  *
  * Returns how many (0: none, or the first needs more than max_segs), or, when the first one is
- * malformed: -RING_EFAULT address outside guest memory or wrong direction, -RING_EINVAL zero length, bad
- * flags, readable after writable or bad index, -RING_ELOOP a chain longer than chain_max or looping,
- * -RING_EOVERFLOW a total length above 2^32 - 1, -RING_EEXIST a buffer already in flight, -RING_EPROTO an
- * available index further ahead than the queue is long. A malformed ring stays broken: every later pop
- * returns -RING_EPROTO until ring_device_init(). Chains popped before it remain valid and are pushed as usual.
+ * malformed: -RING_EFAULT address outside guest memory or wrong direction, -RING_EINVAL zero
+ * length, bad flags, readable after writable or bad index (a packed buffer id must be below size,
+ * as Linux's are), -RING_ELOOP a chain longer than chain_max or looping, -RING_EOVERFLOW a total
+ * length above 2^32 - 1, -RING_EEXIST a buffer already in flight, -RING_EPROTO an available index
+ * further ahead than the queue is long. A malformed ring stays broken: every later pop returns
+ * -RING_EPROTO until ring_device_init(). Chains popped before it remain valid and are pushed as
+ * usual.
  */
 int ring_device_pop(struct ring_device *dev, struct ring_chain *chains, uint32_t max,
 	struct ring_seg *segs, uint32_t max_segs);
@@ -203,14 +211,16 @@ void ring_device_unpop(struct ring_device *dev, const struct ring_chain *chains,
 
 /*
  * Completes n buffers, in any order; they become visible to the driver together, at the end. With
- * in_order, those that overtook an earlier one are held back here until it is pushed too.
+ * in_order, those that overtook an earlier one are held back here until it is pushed too, and one
+ * used entry stands for a run of buffers only where no length is lost: buffers without a writable
+ * part are skipped in favour of the next one pushed with them; any other gets an entry of its own.
  * -RING_EINVAL: an id that is not in flight (the others are pushed).
  * Marks the used ring dirty; the payload is the caller's to mark.
  */
 int ring_device_push(struct ring_device *dev, const struct ring_used *used, uint32_t n);
 
-/* After pushing: must the driver be interrupted? Contains the full barrier, and looks at the driver's
- * event index or flags (2.7.7, 2.8.10). Pairs with ring_driver_interrupt_on(). */
+/* After pushing: must the driver be interrupted? Contains the full barrier, and looks at the
+ * driver's event index or flags (2.7.7, 2.8.10). Pairs with ring_driver_interrupt_on(). */
 bool ring_device_needs_interrupt(struct ring_device *dev);
 
 /* Is there something to pop? One cache line read; no barrier. */
@@ -219,8 +229,8 @@ bool ring_device_has_work(const struct ring_device *dev);
 /* Doorbells off: a hint; the driver may still ring. */
 void ring_device_doorbell_off(struct ring_device *dev);
 
-/* Doorbells on, full barrier, second look: true means work arrived meanwhile (the caller must pop and must not
- * sleep). Pairs with ring_driver_needs_doorbell(). */
+/* Doorbells on, full barrier, second look: true means work arrived meanwhile (the caller must pop
+ * and must not sleep). Pairs with ring_driver_needs_doorbell(). */
 bool ring_device_doorbell_on(struct ring_device *dev);
 
 void ring_device_state_get(const struct ring_device *dev, struct ring_device_state *out);
@@ -252,8 +262,9 @@ struct ring_driver_config {
 	void *device;
 	struct ring_driver_slot *slots; /* `size` of them */
 	/*
-	 * Indirect tables, one for each slot, `indirect_max` entries of 16 bytes each, 16-byte aligned, and the
-	 * guest-physical address of the first; NULL and 0 when features.indirect is off.
+	 * Indirect tables, one for each slot, `indirect_max` entries of 16 bytes each, 16-byte
+	 * aligned, and the guest-physical address of the first; NULL and 0 when features.indirect
+	 * is off.
 	 */
 	void *indirect;
 	uint64_t indirect_gpa;
@@ -263,14 +274,14 @@ struct ring_driver_config {
 /* Opaque to callers; here so that they can embed it. */
 struct ring_driver {
 	struct ring_driver_config cfg;
-	uint16_t avail;     /* next position to fill */
-	uint16_t used;      /* next used position to look at */
-	uint16_t used_seen; /* split: the device's index as last read */
-	uint16_t free_head; /* next buffer id to hand out */
-	uint32_t nfree;     /* free ring positions */
-	uint32_t inflight;  /* buffers added and not yet collected */
+	uint16_t avail;       /* next position to fill */
+	uint16_t used;        /* next used position to look at */
+	uint16_t used_seen;   /* split: the device's index as last read */
+	uint16_t free_head;   /* next buffer id to hand out */
+	uint32_t nfree;       /* free ring positions */
+	uint32_t inflight;    /* buffers added and not yet collected */
 	uint32_t unpublished; /* positions filled since the last publish */
-	uint32_t unkicked;  /* positions published since the last doorbell decision */
+	uint32_t unkicked;    /* positions published since the last doorbell decision */
 	bool avail_wrap;
 	bool used_wrap;
 	bool event_on;
@@ -296,8 +307,9 @@ struct ring_done {
 int ring_driver_init(struct ring_driver *drv, const struct ring_driver_config *cfg);
 
 /*
- * Starts the queue at another position than 0 (packed: bit 15 is the wrap counter), both directions, and
- * writes the ring memory to match. Right after init, before the device looks. -RING_EINVAL: not in the queue.
+ * Starts the queue at another position than 0 (packed: bit 15 is the wrap counter), both
+ * directions, and writes the ring memory to match. Right after init, before the device looks.
+ * -RING_EINVAL: not in the queue.
  */
 int ring_driver_position_set(struct ring_driver *drv, uint16_t position);
 
@@ -305,7 +317,8 @@ int ring_driver_position_set(struct ring_driver *drv, uint16_t position);
  * Queues one request: nout readable segments, then nin writable ones, nout + nin >= 1. Uses an
  * indirect table when that is negotiated, the request has more than one segment, and it fits
  * indirect_max. Nothing is visible to the device before ring_driver_publish().
- * -RING_ENOSPC: no room now; -RING_EINVAL: no segments, a zero length, or more than the queue can hold.
+ * -RING_ENOSPC: no room now; -RING_EINVAL: no segments, a zero length, or more than the queue can
+ * hold.
  */
 int ring_driver_add(struct ring_driver *drv, const struct ring_sg *sg, uint32_t nout, uint32_t nin,
 	uint64_t token);
@@ -321,10 +334,10 @@ void ring_driver_publish(struct ring_driver *drv);
 bool ring_driver_needs_doorbell(struct ring_driver *drv);
 
 /*
- * Collects up to max completions. A used entry that names nothing in flight, or a used index that is too
- * far ahead: -RING_EPROTO, from then on (what was collected before it is returned first).
- * With in_order one used entry may stand for several buffers (2.7.9, 2.8.11): those it skips count as
- * written completely.
+ * Collects up to max completions. A used entry that names nothing in flight, or a used index that
+ * is too far ahead: -RING_EPROTO, from then on (what was collected before it is returned first).
+ * With in_order one used entry may stand for several buffers (2.7.9, 2.8.11): those it skips count
+ * as written completely.
  */
 int ring_driver_collect(struct ring_driver *drv, struct ring_done *done, uint32_t max);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The one place where ring/ meets the environment it is compiled in: fixed-width types, barriers and
- * the accessors for memory shared with the other side. Hosted and freestanding C share this file; a
- * Linux kernel build defines RING_PLATFORM_HEADER to name its own.
+ * The one place where ring/ meets the environment it is compiled in: fixed-width types, barriers
+ * and the accessors for memory shared with the other side. Hosted and freestanding C share this
+ * file; a Linux kernel build defines RING_PLATFORM_HEADER to name its own.
  *
  * Every access to shared memory goes through ring_load_* / ring_store_*: the other side may write
  * the same bytes at any moment, so each value is read exactly once.
@@ -36,7 +36,7 @@ enum {
 #define ring_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define ring_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
-#define ring_or_release(p, v)    ((void)__atomic_fetch_or((p), (v), __ATOMIC_RELEASE))
+#define ring_or_release(p, v) ((void)__atomic_fetch_or((p), (v), __ATOMIC_RELEASE))
 
 /* Orders an earlier store before a later load: the only barrier x86 does not give for free. */
 static inline void ring_mb(void)
