@@ -203,8 +203,16 @@ struct device {
 	char name_buf[16];
 	pthread_mutex_t lock;
 	struct device_counters counters;
+	/* Where this device really counts, when not above (split devices count in the backend);
+	 * NULL: above. Read through device_counters_of(). Set after device_add(). */
+	struct device_counters *counters_elsewhere;
 	struct device *next;
 };
+
+static inline const struct device_counters *device_counters_of(const struct device *d)
+{
+	return d->counters_elsewhere ? d->counters_elsewhere : &d->counters;
+}
 
 /* Initialises the common part and puts d at the end of the machine's list (the order of save, load
  * and reset). */
