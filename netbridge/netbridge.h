@@ -24,7 +24,8 @@
 #define NET_FRAME_MAX  65550u /* the largest a segmentation offload hands over */
 #define NET_QUEUES_MAX 16u
 
-/* virtio 1.2, 5.1.6: struct virtio_net_hdr, little-endian, as taps take it (12 bytes with num_buffers). */
+/* virtio 1.2, 5.1.6: struct virtio_net_hdr, little-endian, as taps take it (12 bytes with
+ * num_buffers). */
 struct net_vnet_hdr {
 	uint8_t flags;
 	uint8_t gso_type;
@@ -57,9 +58,9 @@ enum {
 };
 
 /*
- * A frame. Whoever made it owns segs and what they point at until release() is called, once, by the last
- * holder (from the thread that holds it). release NULL: the memory belongs to the caller of the
- * call that passes it, and is only good for that call.
+ * A frame. Whoever made it owns segs and what they point at until release() is called, once, by the
+ * last holder (from the thread that holds it). release NULL: the memory belongs to the caller of
+ * the call that passes it, and is only good for that call.
  */
 struct net_packet {
 	const struct iovec *segs;
@@ -74,14 +75,15 @@ struct net_packet {
 struct net_buffer {
 	const struct iovec *segs;
 	uint32_t nsegs;
-	uint32_t room; /* in: bytes over all segs */
-	uint32_t len;  /* out: bytes of frame stored */
+	uint32_t room;           /* in: bytes over all segs */
+	uint32_t len;            /* out: bytes of frame stored */
 	struct net_vnet_hdr hdr; /* out */
 };
 
 struct net_counters {
 	uint64_t tx_packets, tx_bytes, tx_dropped; /* tx: into the port */
-	uint64_t rx_packets, rx_bytes, rx_dropped; /* rx: out of the port; dropped: too large for the buffer */
+	uint64_t rx_packets, rx_bytes,
+		rx_dropped; /* rx: out of the port; dropped: too large for the buffer */
 	uint64_t system_calls;
 	uint64_t errors; /* frames that failed a check hook */
 };
@@ -89,21 +91,33 @@ struct net_counters {
 struct net_port;
 
 /*
- * Sends up to n packets in order. Returns how many the port took; the others remain the caller's (a full tap:
- * try again when net_port_tx_fd polls writable). A packet taken is copied, or released later through its release();
- * with release NULL it is always finished with when this returns.
+ * Sends up to n packets in order. Returns how many the port took; the others remain the caller's (a
+ * full tap: try again when net_port_tx_fd polls writable). A packet taken is copied, or released
+ * later through its release(); with release NULL it is always finished with when this returns.
  */
-unsigned net_port_send(struct net_port *port, unsigned queue, struct net_packet *const *pkts,
-	unsigned n);
+unsigned net_port_send(
+	struct net_port *port, unsigned queue, struct net_packet *const *pkts, unsigned n);
 
-/* Receives up to n frames straight into the caller's buffers; how many. */
-unsigned net_port_receive(struct net_port *port, unsigned queue, struct net_buffer *bufs, unsigned n);
+/*
+ * Receives up to n frames straight into the caller's buffers; how many. A frame longer than its
+ * buffer's room is dropped and counted in rx_dropped. hdr.num_buffers is 1: who spreads a frame
+ * over more buffers sets it.
+ */
+unsigned net_port_receive(
+	struct net_port *port, unsigned queue, struct net_buffer *bufs, unsigned n);
 
-/* Polls readable when net_port_receive() has something; -1: the port is polled (in-memory source) and
- * net_port_rx_ready() tells. */
+/* Polls readable when net_port_receive() has something; -1: the port is polled (in-memory source)
+ * and net_port_rx_ready() tells. */
 int net_port_fd(const struct net_port *port, unsigned queue);
 
-/* Something to receive right now? For ports without a descriptor; taps answer true (ask the descriptor). */
+/*
+ * Polls writable when net_port_send() may take more, after it took fewer than it was given; ask
+ * anew each time. -1: the port always takes everything (sink, source, echo).
+ */
+int net_port_tx_fd(const struct net_port *port, unsigned queue);
+
+/* Something to receive right now? For ports without a descriptor; taps answer true (ask the
+ * descriptor). */
 bool net_port_rx_ready(const struct net_port *port, unsigned queue);
 
 unsigned net_port_queues(const struct net_port *port);
@@ -111,37 +125,50 @@ uint32_t net_port_offloads(const struct net_port *port);
 
 /*
  * Tells the port which offloads its user accepts in received frames (NET_OFFLOAD_*), after
- * negotiation. A port that cannot keep frames from being larger or unchecksummed must finish them itself.
- * -ENOTSUP: a bit that net_port_offloads() did not offer.
+ * negotiation. A port that cannot keep frames from being larger or unchecksummed must finish them
+ * itself. -ENOTSUP: a bit that net_port_offloads() did not offer.
  */
 int net_port_offloads_set(struct net_port *port, uint32_t offloads);
 
-/* Number of queues really in use (tap: the others are detached). */
+/*
+ * Number of queues really in use, 1 .. net_port_queues(), all of them after opening. The others
+ * take and drop what is sent and give nothing; a tap detaches them, and the descriptor of a
+ * detached queue must not be polled (it would always report an error). Called from any thread; the
+ * counters are kept. -EINVAL: out of range.
+ */
 int net_port_queues_set(struct net_port *port, unsigned queues);
 
 void net_port_counters_get(const struct net_port *port, struct net_counters *out);
-const char *net_port_kind(const struct net_port *port); /* "tap", "sink", "source", "echo", "pair" */
+const char *net_port_kind(
+	const struct net_port *port); /* "tap", "sink", "source", "echo", "pair" */
 void net_port_close(struct net_port *port);
 
 /* ------------------------------------------------------------------ tap */
 
 struct net_tap_options {
 	const char *name; /* an existing tap, or a name to create (then it goes with the port) */
-	const int *fds;   /* open tap descriptors instead, one for each queue, taken over on success; NULL: none */
+	const int *fds; /* open tap descriptors instead, one for each queue, taken over on success;
+			   NULL: none */
 	unsigned nfds;
 	unsigned queues; /* 1 .. NET_QUEUES_MAX */
 };
 
 /* IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, IFF_MULTI_QUEUE above one queue, 12-byte vnet header,
- * non-blocking. An interface given by descriptor may lack the vnet header: offloads are then 0. */
+ * non-blocking. An interface given by descriptor may lack the vnet header: offloads are then 0.
+ * An interface that is created is also brought up. -EPERM, -ENOENT (no /dev/net/tun),
+ * -ENAMETOOLONG, -EBUSY, -EINVAL: why says what to do. Nothing is left behind after an error. */
 int net_tap_open(struct net_port **out, const struct net_tap_options *opts, char why[NET_WHY_MAX]);
+
+/* The interface's name as the kernel has it; NULL: not a tap. Lives as long as the port. */
+const char *net_tap_name(const struct net_port *port);
 
 /* ------------------------------------------------------------------ in memory */
 
 enum net_mem_kind {
 	NET_MEM_SINK,   /* takes and checks */
 	NET_MEM_SOURCE, /* gives frames as fast as they are taken; takes and drops */
-	NET_MEM_ECHO,   /* gives back what it took, in order; drops when its queue of frames is full */
+	NET_MEM_ECHO,   /* gives back what it took, in order; drops when its queue of frames is full
+			 */
 };
 
 /* Hooks run on the thread that calls send or receive. All may be NULL. */
@@ -158,12 +185,14 @@ struct net_mem_options {
 
 int net_mem_open(struct net_port **out, const struct net_mem_options *opts, char why[NET_WHY_MAX]);
 
-/* Two ports joined back to back, each with `queues` queues: what one sends the other receives. Each has an eventfd. */
+/* Two ports joined back to back, each with `queues` queues: what one sends the other receives. Each
+ * has an eventfd. */
 int net_pair_open(struct net_port **a, struct net_port **b, unsigned queues, char why[NET_WHY_MAX]);
 
 /* ------------------------------------------------------------------ helpers */
 
-/* Finishes checksum work a receiver did not ask for, in place. -EINVAL: offsets outside the frame. */
+/* Finishes checksum work a receiver did not ask for, in place. -EINVAL: offsets outside the frame.
+ */
 int net_checksum_finish(struct net_packet *pkt);
 
 #endif
