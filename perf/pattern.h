@@ -109,11 +109,12 @@ static inline int pattern_block_check(const void *buf, size_t bytes, uint64_t se
 /* ------------------------------------------------------------------ frames */
 
 /*
- * A frame is headers and a payload. The payload's first 8 bytes are the sequence number; the rest,
- * in words of 8 bytes counted from the payload's start, is mix64(low 16 bits of the sequence
- * number) + i * STEP, the last word cut short. A segment of a TCP frame tells by its TCP sequence
- * number, (low 16 bits of the frame's number) << 16 | offset, which frame it is from and which part
- * it is, so that a frame can be checked whole or in pieces.
+ * A frame is headers and a payload. The payload's first 8 bytes are the sequence number (48 bits)
+ * and, above it, the low 16 bits of mix64(sequence number); the rest, in words of 8 bytes counted
+ * from the payload's start, is mix64(low 16 bits of the sequence number) + i * STEP, the last word
+ * cut short. A segment of a TCP frame tells by its TCP sequence number, (low 16 bits of the frame's
+ * number) << 16 | offset, which frame it is from and which part it is, so that a frame can be
+ * checked whole or in pieces.
  *
  * UDP checksums are 0 (none), which IPv4 allows. TCP frames carry the sum over the pseudo header,
  * to be completed by whoever segments them.
@@ -210,10 +211,10 @@ static inline void pattern_frame_headers(
 	pattern_put16(l4 + 18, 0);
 }
 
-/* Word `i` of a payload. */
-static inline uint64_t pattern_frame_word(uint64_t seq, size_t i)
+/* The first word of a payload. */
+static inline uint64_t pattern_frame_word0(uint64_t seq)
 {
-	return i ? pattern_mix64(seq & 0xffff) + i * PATTERN_STEP : seq;
+	return (seq & 0xffffffffffffull) | pattern_mix64(seq & 0xffffffffffffull) << 48;
 }
 
 /* Numbers a frame whose headers are written, and fills its payload. */
@@ -225,7 +226,7 @@ static inline void pattern_frame_stamp(uint8_t *f, size_t len, bool tcp, uint64_
 
 	if (tcp)
 		pattern_put32(f + 38, (uint32_t)((seq & 0xffff) << 16));
-	*(pattern_word *)p = seq;
+	*(pattern_word *)p = pattern_frame_word0(seq);
 	for (n -= 8, p += 8; n >= 8; n -= 8, p += 8)
 		*(pattern_word *)p = v += PATTERN_STEP;
 	for (v += PATTERN_STEP; n; n--, v >>= 8)
@@ -275,6 +276,9 @@ static inline int pattern_frame_check(const uint8_t *f, size_t len, uint64_t *se
 	if (offset % 8)
 		return PATTERN_ECONTENT;
 	s = offset ? pattern_get32(l4 + 4) >> 16 : *(const pattern_word *)p;
+	if (!offset && s != pattern_frame_word0(s))
+		return PATTERN_ECONTENT;
+	s &= 0xffffffffffffull;
 	if (tcp && (s & 0xffff) != pattern_get32(l4 + 4) >> 16)
 		return PATTERN_ECONTENT;
 	v = pattern_mix64(s & 0xffff) + offset / 8 * PATTERN_STEP;
