@@ -290,8 +290,12 @@ struct split_queue {
 	struct ring_device_slot *slots;
 	struct io_watch doorbell;
 	struct histogram latency;
-	bool pushed; /* something to signal at batch_end */
+	bool pushed;  /* something to signal at batch_end */
+	bool passive; /* waits for something else than the driver: sleep without asking for doorbells */
 };
+
+/* A quiesce or reset on its way. */
+struct split_control;
 
 /* The common part of every split device: a kind embeds it first. */
 struct split_device {
@@ -307,6 +311,13 @@ struct split_device {
 	bool broken;
 	struct device_counters counters;
 	struct io_poller poller;
+
+	/* the common part's own, except that the kind sets chain_max before split_init() */
+	uint32_t chain_max;
+	bool dirty_log; /* some memory region has a dirty bitmap: marking is worth while */
+	struct split_control *controls;
+	struct io_work doorbell_work;
+	_Atomic uint32_t doorbells_posted;
 };
 
 /*

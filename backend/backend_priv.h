@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of backend/ share among themselves. */
+#ifndef BACKEND_PRIV_H
+#define BACKEND_PRIV_H
+
+#include <pthread.h>
+#include <string.h>
+
+#include "backend/backend.h"
+
+void histogram_add_n(struct histogram *h, uint64_t ns, uint64_t n);
+
+void backend_why(char why[BACKEND_WHY_MAX], const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* ------------------------------------------------------------------ I/O thread */
+
+/*
+ * A watch as the wait sees it. Outlives the io_watch: an event may be on its way when the
+ * watch is removed, and then finds no watch here.
+ */
+struct io_slot {
+	struct io_watch *watch; /* NULL: removed */
+	int fd;
+	bool armed; /* io_uring: a poll request is in the kernel and will complete */
+	struct io_slot *next;
+};
+
+#define IO_NO_TIMEOUT UINT64_MAX
+
+/* One way of waiting. All functions run on the I/O thread. */
+struct io_wait_ops {
+	const char *name;
+	int (*open)(struct io_thread *io);
+	void (*close)(struct io_thread *io);
+	int (*watch_add)(struct io_thread *io, struct io_slot *slot);
+	void (*watch_remove)(struct io_thread *io, struct io_slot *slot);
+	/* Submits what is pending and reaps what is done, without waiting; how much was reaped or
+	 * submitted. */
+	unsigned (*round)(struct io_thread *io);
+	/* Submits, waits for an event or the timeout, reaps. One system call. */
+	void (*wait)(struct io_thread *io, uint64_t timeout_ns);
+};
+
+extern const struct io_wait_ops io_wait_uring;
+extern const struct io_wait_ops io_wait_epoll;
+
+struct io_thread {
+	/* written by any thread */
+	_Atomic(struct io_work *) posted __attribute__((aligned(64)));
+	atomic_bool sleeping;
+
+	/* the I/O thread's own */
+	struct io_thread_options opts __attribute__((aligned(64)));
+	char name[16];
+	pthread_t thread;
+	bool stop;
+	int error; /* of starting */
+	const struct io_wait_ops *wait;
+	void *wait_data;
+	struct io_uring *ring;
+	int wake_fd;
+	struct io_watch wake_watch;
+	struct io_poller *pollers;
+	struct io_poller *cursor; /* next poller of the walk going on: removal moves it */
+	struct io_slot *slots;
+	bool slots_dead; /* some slot has lost its watch */
+	struct io_timer *timers;
+	uint64_t now_ns; /* cached: fresh in idle rounds, every few rounds otherwise */
+	uint64_t window_ns;
+	uint64_t window_max_ns;
+	unsigned rounds;
+
+	_Atomic uint64_t system_calls;
+	_Atomic uint64_t sleeps;
+	_Atomic uint64_t wakeups;
+	_Atomic uint64_t poll_hits;
+	_Atomic uint64_t poll_misses;
+};
+
+/* For the waits: an event of a slot. Reads a draining watch's eventfd, then tells its owner. */
+void io_slot_event(struct io_thread *io, struct io_slot *slot);
+/* Frees slots without watch or armed request. */
+void io_slots_sweep(struct io_thread *io);
+/* The thread's cached clock: good to some tens of microseconds while it is busy. */
+uint64_t io_thread_now_ns(const struct io_thread *io);
+/* Value read from a draining watch's eventfd at its last event. */
+static inline uint64_t io_watch_value(const struct io_watch *w)
+{
+	return w->private_data[1];
+}
+
+/* ------------------------------------------------------------------ segments */
+
+_Static_assert(sizeof(struct ring_seg) == sizeof(struct iovec) &&
+		       offsetof(struct ring_seg, base) == offsetof(struct iovec, iov_base) &&
+		       offsetof(struct ring_seg, len) == offsetof(struct iovec, iov_len),
+	"a segment is an iovec");
+
+static inline struct iovec *segs_iov(struct ring_seg *segs)
+{
+	return (struct iovec *)segs;
+}
+
+/*
+ * Takes len bytes off the front of segments, changing them in place. to NULL: skips. False when
+ * they are too short (what there was is taken).
+ */
+static inline bool segs_pull(struct ring_seg **segs, uint32_t *n, void *to, size_t len)
+{
+	uint8_t *p = to;
+
+	while (len && *n) {
+		struct ring_seg *s = *segs;
+		size_t part = s->len < len ? s->len : len;
+
+		if (p) {
+			memcpy(p, s->base, part);
+			p += part;
+		}
+		s->base = (uint8_t *)s->base + part;
+		s->len -= part;
+		len -= part;
+		if (!s->len) {
+			(*segs)++;
+			(*n)--;
+		}
+	}
+	return !len;
+}
+
+/* ------------------------------------------------------------------ split devices */
+
+/* For kinds. Takes over nothing on failure. d->ops, nqueues, features and so on are set before. */
+int split_init(struct split_device *d, char why[BACKEND_WHY_MAX]);
+void split_fini(struct split_device *d);
+/* (io) Completes buffers of a queue; the interrupt follows at batch_end. */
+void split_queue_push(struct split_queue *q, const struct ring_used *used, uint32_t n);
+/* (io) The driver broke the protocol. */
+void split_break(struct split_device *d);
+/* (io) Result of ring_device_pop(): the number popped; a negative one breaks the device and gives
+ * 0. */
+unsigned split_popped(struct split_device *d, int n);
+/* Common features: VERSION_1, layout, indirect, event index, in-order. */
+uint64_t split_features_common(
+	enum split_ring_choice ring, bool no_indirect, bool no_event_idx, bool in_order);
+
+static inline bool split_has(const struct split_device *d, unsigned bit)
+{
+	return d->driver_features & VIRTIO_BIT(bit);
+}
+
+static inline bool split_queue_live(const struct split_queue *q)
+{
+	return q->running && !q->device->broken;
+}
+
+/* ------------------------------------------------------------------ receiving from a port */
+
+/*
+ * When to ask a port for frames. A port with a descriptor is asked after the descriptor was
+ * readable, and now and then while the thread is awake anyway; it is watched during sleep only
+ * while there is room for what it would give.
+ */
+struct port_rx {
+	struct io_thread *io;
+	struct net_port *port;
+	unsigned queue;
+	int fd;
+	bool maybe; /* it was readable and has not been found empty since */
+	bool watching;
+	uint64_t next_try_ns;
+	struct io_watch watch;
+};
+
+void port_rx_init(struct port_rx *rx, struct io_thread *io, struct net_port *port, unsigned queue);
+bool port_rx_due(struct port_rx *rx);
+/* After a receive: fewer frames than asked for mean that the port is empty. */
+void port_rx_asked(struct port_rx *rx, unsigned asked, unsigned got);
+/* Before sleep: watch the port or not. True: an unwatchable port has frames now. */
+bool port_rx_sleep(struct port_rx *rx, bool room);
+void port_rx_stop(struct port_rx *rx);
+
+#endif
