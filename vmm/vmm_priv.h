@@ -264,6 +264,8 @@ int virtio_pci_net_create(
 /* What models may ask of the machine. */
 const struct ring_mem *machine_mem(struct machine *m);
 bool machine_has_kvm(const struct machine *m);
+/* A device of this machine by its name; NULL: none (yet). For models that share a controller. */
+struct device *machine_device_find(const struct machine *m, const char *name);
 /* The guest asked for its end (reset register, PM, triple fault). From a vCPU thread, under a
  * device lock. */
 void machine_request_end(struct machine *m, enum machine_end end);
