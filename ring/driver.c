@@ -8,7 +8,8 @@ static bool ring_driver_config_valid(const struct ring_driver_config *cfg)
 		return false;
 	if (!cfg->desc || !cfg->driver || !cfg->device || !cfg->slots)
 		return false;
-	if ((uintptr_t)cfg->desc % 16 || (uintptr_t)cfg->driver % 4 || (uintptr_t)cfg->device % 4)
+	if ((uintptr_t)cfg->desc % 16 || (uintptr_t)cfg->device % 4 ||
+		(uintptr_t)cfg->driver % (cfg->layout == RING_SPLIT ? 2 : 4))
 		return false;
 	if (!cfg->features.indirect || !cfg->indirect_max)
 		return true;

@@ -70,8 +70,7 @@ int ring_mem_write(const struct ring_mem *mem, uint64_t gpa, const void *from, u
 
 /* ------------------------------------------------------------------ geometry */
 
-/* Where the three areas of a queue go relative to one block of memory (2.7.2 and 2.8.2 for
- * alignment). */
+/* Where the three areas of a queue go relative to one block of memory (2.7.2, 2.8.2). */
 struct ring_geometry {
 	uint64_t desc;   /* descriptor table (split), descriptor ring (packed) */
 	uint64_t driver; /* available ring (split), driver event suppression (packed) */
@@ -116,8 +115,7 @@ struct ring_device_config {
 	uint64_t desc_gpa;
 	uint64_t driver_gpa; /* areas as in struct ring_geometry */
 	uint64_t device_gpa;
-	uint32_t
-		chain_max; /* segments accepted in one chain, 1 .. 65535 (a bound, not a promise) */
+	uint32_t chain_max; /* segments accepted in one chain, 1 .. 65535 (a bound) */
 	struct ring_device_slot *slots;
 };
 
@@ -155,14 +153,13 @@ struct ring_device {
 	uint32_t region;      /* the memory region hit last */
 	uint32_t desc_region; /* those of the areas the device writes */
 	uint32_t device_region;
-	uint32_t unsignalled; /* positions used since the last interrupt decision */
+	uint64_t unsignalled; /* positions used since the last interrupt decision */
 	uint32_t inflight;    /* buffers popped and not yet given back to the driver */
 	uint32_t held;        /* the ring positions they occupy */
 	struct ring_device_counters counters;
 };
 
-/* One request as the driver made it, checked and translated: readable segments, then writable ones.
- */
+/* One request, checked and translated: readable segments, then writable ones. */
 struct ring_chain {
 	uint16_t id;
 	uint16_t ndesc; /* ring positions it occupies */
@@ -281,7 +278,7 @@ struct ring_driver {
 	uint32_t nfree;       /* free ring positions */
 	uint32_t inflight;    /* buffers added and not yet collected */
 	uint32_t unpublished; /* positions filled since the last publish */
-	uint32_t unkicked;    /* positions published since the last doorbell decision */
+	uint64_t unkicked;    /* positions published since the last doorbell decision */
 	bool avail_wrap;
 	bool used_wrap;
 	bool event_on;

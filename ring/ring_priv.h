@@ -38,7 +38,7 @@ struct ring_desc {
 #define RING_WRAP_BIT 0x8000u
 
 /* Did position `now`, reached by `count` steps, pass the one asked for? (2.7.7.1, 2.7.10.1) */
-static inline bool ring_event_passed(uint16_t event, uint16_t now, uint32_t count)
+static inline bool ring_event_passed(uint16_t event, uint16_t now, uint64_t count)
 {
 	return (uint16_t)(now - event - 1) < count;
 }
@@ -46,7 +46,7 @@ static inline bool ring_event_passed(uint16_t event, uint16_t now, uint32_t coun
 /* The same for a packed ring, whose positions stay below its size (2.8.10). `word` is the
  * suppression area. */
 static inline bool ring_packed_event_passed(
-	uint32_t word, uint16_t now, bool wrap, uint32_t count, uint32_t size)
+	uint32_t word, uint16_t now, bool wrap, uint64_t count, uint32_t size)
 {
 	uint16_t event = word & (RING_WRAP_BIT - 1);
 
