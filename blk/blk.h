@@ -34,21 +34,22 @@ struct blk_options {
 	bool readonly;
 	enum blk_direct direct;
 	enum blk_engine engine;
-	bool sqpoll;            /* io_uring: a kernel thread picks submissions up (private ring only) */
+	bool sqpoll; /* io_uring: a kernel thread picks submissions up (private ring only) */
 	bool registered_memory; /* io_uring: register guest memory; falls back when refused */
 };
 
 /* What was found and chosen, for tables, reports and the guest's geometry. */
 struct blk_info {
-	uint64_t size;         /* bytes, a multiple of BLK_SECTOR */
-	uint32_t block_size;   /* smallest offset/length unit that needs no help: 512 or 4096 */
+	uint64_t size;          /* bytes, a multiple of BLK_SECTOR */
+	uint32_t block_size;    /* smallest offset/length unit that needs no help: 512 or 4096 */
 	enum blk_engine engine; /* never AUTO */
 	bool direct;
 	bool readonly;
-	bool discard;      /* the host can punch holes or discard */
-	bool write_zeroes; /* the host can zero ranges without data */
+	bool discard;         /* the host can punch holes or discard */
+	bool write_zeroes;    /* the host can zero ranges without data */
 	char file_system[24]; /* "ext4", "tmpfs", "block device" ... */
-	char note[128];       /* why not the best: "io_uring not permitted: using libaio"; empty when all is best */
+	char note[128]; /* why not the best: "io_uring not permitted: using libaio"; empty when all
+			   is best */
 };
 
 struct blk_image;
@@ -75,10 +76,10 @@ int blk_sync(struct blk_image *image);
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_WRITE_ZEROES };
 
 /*
- * One request. The caller owns it, and iov with what it points at, until done() is called, exactly once, on the
- * channel's thread, from blk_poll(), blk_uring_complete() or blk_kick(); never from blk_submit().
- * res: 0, or -errno (-EINVAL out of range or not a multiple of 512, -EROFS, -ENOSPC, -EIO ...). Short
- * transfers are continued inside; a read past a concurrently shrunk end is -EIO.
+ * One request. The caller owns it, and iov with what it points at, until done() is called, exactly
+ * once, on the channel's thread, from blk_poll(), blk_uring_complete() or blk_kick(); never from
+ * blk_submit(). res: 0, or -errno (-EINVAL out of range or not a multiple of 512, -EROFS, -ENOSPC,
+ * -EIO ...). Short transfers are continued inside; a read past a concurrently shrunk end is -EIO.
  */
 struct blk_request {
 	enum blk_op op;
@@ -95,26 +96,31 @@ struct blk_request {
 	struct blk_request *next;
 	void *bounce;
 	uint64_t moved;
+	uint32_t slot;
+	uint16_t retries;
+	uint8_t stage;
+	bool checked;
 	int result;
-	struct iovec *iov_rest;
 };
 
 struct io_uring;
 
 struct blk_channel_options {
 	/*
-	 * The thread's own io_uring, or NULL. With it an io_uring image submits through that ring, so
-	 * that one system call serves everything the thread does: blk prepares entries with user_data = a pointer whose
-	 * low 3 bits are 0 and the ring's owner submits, reaps, and hands those completions to
-	 * blk_uring_complete(). Without it the channel makes a ring of its own. Ignored by other engines.
+	 * The thread's own io_uring, or NULL. With it an io_uring image submits through that ring,
+	 * so that one system call serves everything the thread does: blk prepares entries with
+	 * user_data = a pointer whose low 3 bits are 0 and the ring's owner submits, reaps, and
+	 * hands those completions to blk_uring_complete(). Without it the channel makes a ring of
+	 * its own. Ignored by other engines.
 	 */
 	struct io_uring *ring;
-	uint32_t depth; /* requests in the kernel at once; 0: 256. More are queued inside, without limit of their own */
+	uint32_t depth; /* requests in the kernel at once; 0: 256. More are queued inside, without
+			   limit of their own */
 };
 
 struct blk_channel_counters {
 	uint64_t requests;
-	uint64_t system_calls; /* made by this channel, also those of its worker threads */
+	uint64_t system_calls; /* made for requests by this channel and its worker threads */
 	uint64_t bounced;      /* requests that went through an aligned copy */
 };
 
@@ -122,15 +128,15 @@ struct blk_channel_counters {
 int blk_channel_open(struct blk_channel **out, struct blk_image *image,
 	const struct blk_channel_options *opts, char why[BLK_WHY_MAX]);
 
-/* Waits for everything in flight (calling done()), then frees. Not with a borrowed ring that has requests in
- * flight: its owner drains first (blk_channel_inflight() == 0). */
+/* Waits for everything in flight (calling done()), then frees. Not with a borrowed ring that has
+ * requests in flight: its owner drains first (blk_channel_inflight() == 0). */
 void blk_channel_close(struct blk_channel *channel);
 
 /* Queues a request. Never blocks, never fails: errors come through done(). */
 void blk_submit(struct blk_channel *channel, struct blk_request *req);
 
-/* Hands everything queued to the kernel as a batch; with a borrowed ring only prepares the entries (the
- * owner submits). Also finishes requests that failed checks. */
+/* Hands everything queued to the kernel as a batch; with a borrowed ring only prepares the entries
+ * (the owner submits). Also finishes requests that failed checks. */
 void blk_kick(struct blk_channel *channel);
 
 /* Reaps completions without blocking; the number of done() calls made. */
@@ -146,9 +152,11 @@ void blk_channel_counters_get(const struct blk_channel *channel, struct blk_chan
 void blk_uring_complete(uint64_t user_data, int res);
 
 /*
- * Registers guest memory (regions of host addresses) for transfers through this channel. 0; or -errno where the memlock
- * limit or the kernel refuses: the channel then works as before and blk_info's note says so.
+ * Registers guest memory (regions of host addresses) for transfers through this channel. 0; or
+ * -errno where the memlock limit or the kernel refuses: the channel then works as before and
+ * blk_info's note says so.
  */
-int blk_channel_register_memory(struct blk_channel *channel, const struct iovec *regions, unsigned n);
+int blk_channel_register_memory(
+	struct blk_channel *channel, const struct iovec *regions, unsigned n);
 
 #endif

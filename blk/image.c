@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Opening, checking and describing an image. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "blk/blk_priv.h"
+
+#define IMAGE_CLAIM_TRIES   10
+#define IMAGE_CLAIM_WAIT_US 20000u
+
+static const char *const image_engine_names[] = {
+	[BLK_ENGINE_AUTO] = "auto",
+	[BLK_ENGINE_URING] = "io_uring",
+	[BLK_ENGINE_AIO] = "aio",
+	[BLK_ENGINE_THREADS] = "threads",
+};
+
+const char *blk_engine_name(enum blk_engine engine)
+{
+	if ((unsigned)engine >= sizeof(image_engine_names) / sizeof(image_engine_names[0]))
+		return "unknown";
+	return image_engine_names[engine];
+}
+
+int blk_engine_parse(const char *name, enum blk_engine *out)
+{
+	for (unsigned i = 0; i < sizeof(image_engine_names) / sizeof(image_engine_names[0]); i++) {
+		if (strcmp(name, image_engine_names[i]) == 0) {
+			*out = (enum blk_engine)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+void blk_why(char *why, const char *format, ...)
+{
+	va_list args;
+
+	if (!why)
+		return;
+	va_start(args, format);
+	vsnprintf(why, BLK_WHY_MAX, format, args);
+	va_end(args);
+}
+
+void blk_image_note(struct blk_image *image, const char *format, ...)
+{
+	size_t size = sizeof(image->info.note), used;
+	char text[128];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	pthread_mutex_lock(&image->lock);
+	used = strlen(image->info.note);
+	/* Every channel of an image may say the same. */
+	if (!strstr(image->info.note, text))
+		snprintf(image->info.note + used, size - used, "%s%s", used ? "; " : "", text);
+	pthread_mutex_unlock(&image->lock);
+}
+
+static const char *image_kind(mode_t mode)
+{
+	if (S_ISDIR(mode))
+		return "a directory";
+	if (S_ISCHR(mode))
+		return "a character device";
+	if (S_ISFIFO(mode))
+		return "a pipe";
+	if (S_ISSOCK(mode))
+		return "a socket";
+	return "a special file";
+}
+
+static int image_check_kind(struct blk_image *image, mode_t mode, char *why)
+{
+	if (S_ISREG(mode) || S_ISBLK(mode)) {
+		image->block_device = S_ISBLK(mode);
+		return 0;
+	}
+	blk_why(why, "%s: is %s; expected a regular file or block device", image->name,
+		image_kind(mode));
+	return S_ISDIR(mode) ? -EISDIR : -EINVAL;
+}
+
+static int image_open_failed(struct blk_image *image, int rc, char *why)
+{
+	const char *name = image->name;
+
+	if (rc == -ENOENT)
+		blk_why(why,
+			"%s: no such file; make one with `truncate -s 1G`, or correct the path",
+			name);
+	else if (rc == -EACCES || rc == -EPERM)
+		blk_why(why, "%s: %s; give this user access%s", name, strerror(-rc),
+			image->info.readonly ? "" : ", or use readonly=on");
+	else if (rc == -EROFS)
+		blk_why(why, "%s: read-only file system; use readonly=on", name);
+	else if (rc == -EBUSY)
+		blk_why(why, "%s: in use by this host (mounted?); unmount it or use readonly=on",
+			name);
+	else
+		blk_why(why, "%s: %s", name, strerror(-rc));
+	return rc;
+}
+
+static int image_open_path(struct blk_image *image, const char *path, char *why)
+{
+	/* Without O_NONBLOCK, opening a pipe waits for its other end. */
+	int flags = (image->info.readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;
+	struct stat st;
+	int rc;
+
+	/* The kind comes first: a directory opened for writing only says EISDIR. */
+	if (stat(path, &st) < 0)
+		return image_open_failed(image, -errno, why);
+	rc = image_check_kind(image, st.st_mode, why);
+	if (rc)
+		return rc;
+	/* A block device opened so is refused while mounted, and cannot be mounted while used. */
+	if (S_ISBLK(st.st_mode) && !image->info.readonly)
+		flags |= O_EXCL;
+	image->fd = open(path, flags);
+	return image->fd < 0 ? image_open_failed(image, -errno, why) : 0;
+}
+
+static int image_check_fd(struct blk_image *image, char *why)
+{
+	int flags = fcntl(image->fd, F_GETFL);
+
+	if (flags < 0) {
+		blk_why(why, "%s: not an open descriptor", image->name);
+		return -EBADF;
+	}
+	if (flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY) {
+		blk_why(why, "%s: not open for reading; open it read-write", image->name);
+		return -EBADF;
+	}
+	if (!image->info.readonly && (flags & O_ACCMODE) != O_RDWR) {
+		blk_why(why, "%s: open for reading only; open it read-write or use readonly=on",
+			image->name);
+		return -EBADF;
+	}
+	return 0;
+}
+
+static int image_check_size(struct blk_image *image, char *why)
+{
+	unsigned long long size = 0;
+	struct stat st;
+
+	if (fstat(image->fd, &st) < 0) {
+		blk_why(why, "%s: %s", image->name, strerror(errno));
+		return -errno;
+	}
+	/* Again: the path may lead to another file by now, or a descriptor was given. */
+	if (image_check_kind(image, st.st_mode, why))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+	if (!image->block_device)
+		size = (unsigned long long)st.st_size;
+	else if (ioctl(image->fd, BLKGETSIZE64, &size) < 0)
+		size = 0;
+	if (!size) {
+		blk_why(why, "%s: empty; expected a multiple of %u bytes (`truncate -s 1G`)",
+			image->name, BLK_SECTOR);
+		return -EINVAL;
+	}
+	if (size % BLK_SECTOR) {
+		blk_why(why,
+			"%s: size %llu is not a multiple of %u; `truncate -s %%%u` rounds it up",
+			image->name, size, BLK_SECTOR, BLK_SECTOR);
+		return -EINVAL;
+	}
+	image->info.size = size;
+	return 0;
+}
+
+static int image_claim(struct blk_image *image, char *why)
+{
+	int rc;
+
+	/* The kernel lets go of a killed process's io_uring, and so of its files, a little late. */
+	for (int i = 0; (rc = blk_claim(image->fd, image->info.readonly)) == -EBUSY; i++) {
+		if (i == IMAGE_CLAIM_TRIES)
+			break;
+		usleep(IMAGE_CLAIM_WAIT_US);
+	}
+	if (rc == -EBUSY)
+		blk_why(why, "%s: in use by another process; stop it%s", image->name,
+			image->info.readonly ? " (it writes to the image)"
+					     : ", or use readonly=on in all of them");
+	else if (rc < 0)
+		blk_why(why, "%s: cannot be locked: %s", image->name, strerror(-rc));
+	else if (rc > 0)
+		blk_image_note(image, "no locks on %s: unclaimed", image->info.file_system);
+	image->claimed = rc == 0;
+	return rc < 0 ? rc : 0;
+}
+
+static int image_prepare(struct blk_image *image, const struct blk_options *opts, char *why)
+{
+	int rc;
+
+	rc = opts->path ? image_open_path(image, opts->path, why) : image_check_fd(image, why);
+	if (rc)
+		return rc;
+	rc = image_check_size(image, why);
+	if (rc)
+		return rc;
+	blk_probe_file_system(image);
+	rc = image_claim(image, why);
+	if (rc)
+		return rc;
+	rc = blk_probe_direct(image, opts->direct, why);
+	if (rc)
+		return rc;
+	blk_probe_ranges(image);
+	return blk_probe_engine(image, opts->engine, why);
+}
+
+int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BLK_WHY_MAX])
+{
+	struct blk_image *image = calloc(1, sizeof(*image));
+	int rc, flags = -1;
+
+	if (!image) {
+		blk_why(why, "no memory");
+		return -ENOMEM;
+	}
+	pthread_mutex_init(&image->lock, NULL);
+	image->fd = opts->path ? -1 : opts->fd;
+	image->fd_buffered = -1;
+	image->info.readonly = opts->readonly;
+	image->sqpoll = opts->sqpoll;
+	image->registered_memory = opts->registered_memory;
+	if (opts->path)
+		snprintf(image->name, sizeof(image->name), "%s", opts->path);
+	else
+		snprintf(image->name, sizeof(image->name), "fd %d", opts->fd);
+	if (!opts->path)
+		flags = fcntl(opts->fd, F_GETFL);
+	rc = image_prepare(image, opts, why);
+	if (!rc) {
+		*out = image;
+		return 0;
+	}
+	if (!opts->path && flags >= 0) {
+		/* The caller keeps it, as it was. */
+		if (image->claimed)
+			blk_claim_release(image->fd);
+		fcntl(image->fd, F_SETFL, flags);
+		image->fd = -1;
+	}
+	blk_close(image);
+	return rc;
+}
+
+void blk_close(struct blk_image *image)
+{
+	if (!image)
+		return;
+	if (image->fd_buffered >= 0)
+		close(image->fd_buffered);
+	if (image->fd >= 0)
+		close(image->fd);
+	pthread_mutex_destroy(&image->lock);
+	free(image);
+}
+
+void blk_info_get(const struct blk_image *image, struct blk_info *out)
+{
+	struct blk_image *writable = (struct blk_image *)image;
+
+	pthread_mutex_lock(&writable->lock);
+	*out = image->info;
+	pthread_mutex_unlock(&writable->lock);
+}
+
+int blk_sync(struct blk_image *image)
+{
+	int rc;
+
+	do
+		rc = fsync(image->fd);
+	while (rc < 0 && errno == EINTR);
+	return rc < 0 ? -errno : 0;
+}
