@@ -265,6 +265,7 @@ int kvm_facts_get(struct kvm_facts *out, char why[VMM_WHY_MAX]);
 
 struct elf_info {
 	uint64_t entry;   /* PVH entry */
+	uint64_t lowest;  /* first byte loaded */
 	uint64_t highest; /* first byte after the last one loaded */
 };
 /* Loads an ELF (32- or 64-bit, with a PVH note) image into guest memory. */

@@ -186,11 +186,15 @@ struct device_ops {
 	void (*quiesce)(struct device *d); /* wait until nothing is in flight; not on vCPU or I/O
 					      threads; no lock held */
 	void (*resume)(struct device *d);
-	void (*save)(struct device *d, struct state_writer *w); /* quiesced */
+	/* quiesced; save and load begin and end a section of their own, named d->name */
+	void (*save)(struct device *d, struct state_writer *w);
 	void (*load)(struct device *d,
 		struct state_reader *r);   /* quiesced; errors through r->error, hostile input */
 	void (*destroy)(struct device *d); /* quiesced; frees d */
 	const struct histogram *(*latency)(struct device *d, unsigned queue); /* NULL: none */
+	/* Where this device counts, if not in d->counters (split devices have their own). NULL op:
+	 * d->counters. */
+	const struct device_counters *(*counters)(struct device *d);
 };
 
 /* Embedded first by every model, the machine's own (serial, PM ...) and the user's. */
@@ -272,5 +276,7 @@ void machine_request_end(struct machine *m, enum machine_end end);
 /* Replays the posted writes KVM holds. Called by vCPU threads before each exit is handled, and by
  * device quiesce. */
 void machine_coalesced_drain(struct machine *m);
+/* Counts one system call made on the calling thread, if that is a vCPU's; else does nothing. */
+void machine_system_call_count(void);
 
 #endif
