@@ -3,8 +3,8 @@
  * What the files of perf/ share. `sluice bench` measures contenders (a device model and the way it
  * is driven) doing works (what the guest is asked to do), over the same image and the same ports.
  *
- * Each measurement is a machine of its own in a child process: the parent has no threads, a run that goes
- * wrong takes nothing with it, and the CPU time of the child is the CPU time of the run.
+ * Each measurement is a machine of its own in a child process: the parent has no threads, a run
+ * that goes wrong takes nothing with it, and the CPU time of the child is the CPU time of the run.
  *
  * Units: bytes, nanoseconds (_ns).
  */
@@ -79,7 +79,7 @@ struct bench_result {
 struct bench_baseline {
 	const char *program; /* "fio" */
 	struct bench_work work;
-	double per_s;        /* median */
+	double per_s; /* median */
 	double min_per_s, max_per_s;
 	unsigned runs;
 	char engine[16];
@@ -87,14 +87,15 @@ struct bench_baseline {
 };
 
 struct bench_options {
-	const char *image;  /* NULL: a temporary one */
+	const char *image; /* NULL: a temporary one */
 	uint64_t image_size;
 	const char *guest;  /* the guest's ELF */
 	const char *json;   /* file, or NULL */
 	const char *report; /* folder, or NULL */
 	const char *engine; /* blk engine for every disk */
 	const char *direct;
-	const char *only;   /* substring that a contender's label or a work's name must contain; NULL: all */
+	const char *only; /* substring that a contender's label or a work's name must contain; NULL:
+			     all */
 	unsigned runs;
 	unsigned run_ms;
 	unsigned poll_us;
@@ -129,14 +130,18 @@ extern const unsigned bench_ncontenders;
 int bench_image_make(const char *path, uint64_t size, char why[VMM_WHY_MAX]);
 int bench_image_open(struct bench *b, char why[VMM_WHY_MAX]);
 
-/* run.c: boots the guest once with all works of one contender; fills samples[nworks]. 0, or -errno with `why`. */
+/* run.c: boots the guest once with all works of one contender; fills samples[nworks]. 0, or -errno
+ * with `why`. */
 int bench_run(const struct bench *b, const struct bench_contender *contender,
-	const struct bench_work *works, unsigned nworks, struct bench_sample *samples, char why[VMM_WHY_MAX]);
+	const struct bench_work *works, unsigned nworks, struct bench_sample *samples,
+	char why[VMM_WHY_MAX]);
 
 /* peer.c: the far ends of network ports. */
 struct bench_peer;
-int bench_peer_create(struct bench_peer **out, const struct bench_work *work, unsigned queues, char why[VMM_WHY_MAX]);
-struct net_port *bench_peer_port(struct bench_peer *p); /* given to the machine, which then owns it */
+int bench_peer_create(struct bench_peer **out, const struct bench_work *work, unsigned queues,
+	char why[VMM_WHY_MAX]);
+struct net_port *bench_peer_port(
+	struct bench_peer *p); /* given to the machine, which then owns it */
 void bench_peer_counts(const struct bench_peer *p, uint64_t *good, uint64_t *bad);
 void bench_peer_destroy(struct bench_peer *p);
 /* Can a tap be made here? -EPERM ... with `why`. */
@@ -165,7 +170,8 @@ struct bench_summary {
 	const char *note;
 };
 void bench_summarize(const struct bench_result *r, struct bench_summary *out);
-unsigned bench_histogram_merge(const struct bench_result *r, struct bench_bucket *out, unsigned max);
+unsigned bench_histogram_merge(
+	const struct bench_result *r, struct bench_bucket *out, unsigned max);
 bool bench_work_same(const struct bench_work *a, const struct bench_work *b);
 void bench_work_name(const struct bench_work *w, char *out, size_t size);
 

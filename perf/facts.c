@@ -43,7 +43,8 @@ static void cpu_model(char *out, size_t size)
 
 static void fact_image(const struct bench *b, struct facts *f)
 {
-	struct blk_options o = {.path = b->opts.image ? b->opts.image : b->image_path, .fd = -1, .readonly = true};
+	struct blk_options o = {
+		.path = b->opts.image ? b->opts.image : b->image_path, .fd = -1, .readonly = true};
 	struct blk_image *image;
 	struct blk_info info;
 	char why[BLK_WHY_MAX], text[160];
@@ -77,7 +78,8 @@ unsigned bench_facts(const struct bench *b, struct bench_fact *out, unsigned max
 	fact_add(&f, "cpu", text);
 	snprintf(text, sizeof(text), "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 	fact_add(&f, "cpus", text);
-	snprintf(text, sizeof(text), "%ld", sysconf(_SC_PHYS_PAGES) / 1024 * (sysconf(_SC_PAGESIZE) / 1024));
+	snprintf(text, sizeof(text), "%ld",
+		sysconf(_SC_PHYS_PAGES) / 1024 * (sysconf(_SC_PAGESIZE) / 1024));
 	fact_add(&f, "memory_mib", text);
 	if (!uname(&u)) {
 		snprintf(text, sizeof(text), "%.60s %.90s", u.sysname, u.release);

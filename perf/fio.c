@@ -84,16 +84,20 @@ int bench_fio(const struct bench *b, const struct bench_work *work, struct bench
 	if (!text)
 		return -ENOMEM;
 	for (unsigned i = 0; i < b->nresults; i++)
-		if (!b->results[i].contender->net && b->results[i].nsamples && b->results[i].samples[0].valid)
+		if (!b->results[i].contender->net && b->results[i].nsamples &&
+			b->results[i].samples[0].valid)
 			direct = b->results[i].samples[0].direct;
-	snprintf(file, sizeof(file), "--filename=%s", b->opts.image ? b->opts.image : b->image_path);
+	snprintf(
+		file, sizeof(file), "--filename=%s", b->opts.image ? b->opts.image : b->image_path);
 	snprintf(bs, sizeof(bs), "--bs=%u", work->size);
 	snprintf(depth, sizeof(depth), "--iodepth=%u", work->depth);
-	snprintf(runtime, sizeof(runtime), "--runtime=%ums", b->opts.run_ms < 500 ? 500 : b->opts.run_ms);
+	snprintf(runtime, sizeof(runtime), "--runtime=%ums",
+		b->opts.run_ms < 500 ? 500 : b->opts.run_ms);
 	snprintf(rw, sizeof(rw), "--rw=%s", !strcmp(work->work, "seqread") ? "read" : work->work);
 	snprintf(dio, sizeof(dio), "--direct=%d", direct);
-	char *argv[] = {"fio", "--name=baseline", "--ioengine=io_uring", "--output-format=json", "--time_based", "--allow_file_create=0",
-		"--readonly", "--eta=never", file, bs, depth, runtime, rw, dio, NULL};
+	char *argv[] = {"fio", "--name=baseline", "--ioengine=io_uring", "--output-format=json",
+		"--time_based", "--allow_file_create=0", "--readonly", "--eta=never", file, bs,
+		depth, runtime, rw, dio, NULL};
 	snprintf(out->engine, sizeof(out->engine), "io_uring");
 	err = write ? -EINVAL : spawn_read(argv, text, FIO_OUTPUT_MAX);
 	iops = err ? -1 : fio_iops(text, "read");
@@ -115,6 +119,7 @@ int bench_fio(const struct bench *b, const struct bench_work *work, struct bench
 	}
 	out->min_per_s = v[0];
 	out->max_per_s = v[out->runs - 1];
-	out->per_s = out->runs % 2 ? v[out->runs / 2] : (v[out->runs / 2 - 1] + v[out->runs / 2]) / 2;
+	out->per_s =
+		out->runs % 2 ? v[out->runs / 2] : (v[out->runs / 2 - 1] + v[out->runs / 2]) / 2;
 	return 0;
 }

@@ -7,12 +7,30 @@
 const struct bench_contender bench_contenders[] = {
 	{.device = "ide", .transfer = "pio", .ring = "", .label = "ide (PIO)"},
 	{.device = "ide", .transfer = "dma", .ring = "", .label = "ide (DMA)"},
-	{.device = "virtio-blk", .transfer = "ring", .ring = "split", .label = "virtio-blk split", .split = true},
-	{.device = "virtio-blk", .transfer = "ring", .ring = "packed", .label = "virtio-blk packed", .split = true},
+	{.device = "virtio-blk",
+		.transfer = "ring",
+		.ring = "split",
+		.label = "virtio-blk split",
+		.split = true},
+	{.device = "virtio-blk",
+		.transfer = "ring",
+		.ring = "packed",
+		.label = "virtio-blk packed",
+		.split = true},
 	{.device = "ne2k_pci", .transfer = "pio", .ring = "", .label = "ne2k_pci", .net = true},
 	{.device = "e1000", .transfer = "dma", .ring = "", .label = "e1000", .net = true},
-	{.device = "virtio-net", .transfer = "ring", .ring = "split", .label = "virtio-net split", .net = true, .split = true},
-	{.device = "virtio-net", .transfer = "ring", .ring = "packed", .label = "virtio-net packed", .net = true, .split = true},
+	{.device = "virtio-net",
+		.transfer = "ring",
+		.ring = "split",
+		.label = "virtio-net split",
+		.net = true,
+		.split = true},
+	{.device = "virtio-net",
+		.transfer = "ring",
+		.ring = "packed",
+		.label = "virtio-net packed",
+		.net = true,
+		.split = true},
 };
 const unsigned bench_ncontenders = sizeof(bench_contenders) / sizeof(bench_contenders[0]);
 
@@ -21,10 +39,11 @@ struct plan {
 	unsigned n, max;
 };
 
-static void plan_add(struct plan *p, const char *work, uint32_t size, uint32_t depth,
-	enum bench_port port)
+static void plan_add(
+	struct plan *p, const char *work, uint32_t size, uint32_t depth, enum bench_port port)
 {
-	struct bench_work w = {.work = work, .size = size, .depth = depth, .queues = 1, .port = port};
+	struct bench_work w = {
+		.work = work, .size = size, .depth = depth, .queues = 1, .port = port};
 
 	for (unsigned i = 0; i < p->n; i++)
 		if (bench_work_same(&p->works[i], &w))
@@ -61,7 +80,8 @@ static bool plan_offloads(const struct bench_contender *c)
 	return strcmp(c->device, "ne2k_pci") != 0;
 }
 
-static void plan_net_memory(struct plan *p, const struct bench_options *o, const struct bench_contender *c)
+static void plan_net_memory(
+	struct plan *p, const struct bench_options *o, const struct bench_contender *c)
 {
 	enum bench_port port = BENCH_PORT_MEMORY;
 
@@ -85,7 +105,8 @@ static void plan_net_memory(struct plan *p, const struct bench_options *o, const
 	}
 }
 
-static void plan_net_tap(struct plan *p, const struct bench_options *o, const struct bench_contender *c)
+static void plan_net_tap(
+	struct plan *p, const struct bench_options *o, const struct bench_contender *c)
 {
 	plan_add(p, "tx", 64, 256, BENCH_PORT_TAP);
 	plan_add(p, "echo", 64, 1, BENCH_PORT_TAP);

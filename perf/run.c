@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One boot of the benchmark guest in a child process. The guest marks the measured period of each job by a write to
- * BENCH_MARK_PORT; the difference between the counters at the two marks is what the job cost the host. The guest's own figures
- * come as lines on its console.
+ * One boot of the benchmark guest in a child process. The guest marks the measured period of each
+ * job by a write to BENCH_MARK_PORT; the difference between the counters at the two marks is what
+ * the job cost the host. The guest's own figures come as lines on its console.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -142,7 +142,8 @@ static void line_error(struct run *r, const char *line)
 	if (!field_get(line, "job", &job) || job >= r->nworks)
 		return;
 	why = strchr(strstr(line, "job="), ' ');
-	snprintf(r->samples[job].note, BENCH_NOTE_MAX, "%s", why ? why + 1 : "the guest reported an error");
+	snprintf(r->samples[job].note, BENCH_NOTE_MAX, "%s",
+		why ? why + 1 : "the guest reported an error");
 }
 
 static void line_take(struct run *r)
@@ -183,7 +184,8 @@ static int cmdline_make(const struct bench *b, const struct bench_contender *c,
 	for (unsigned i = 0; i < nworks; i++) {
 		const struct bench_work *w = &works[i];
 		int n = snprintf(out + at, size - at,
-			"job=%s,dev=%s,work=%s,size=%u,depth=%u,queues=%u,transfer=%s,ms=%u,warm_ms=%u ",
+			"job=%s,dev=%s,work=%s,size=%u,depth=%u,queues=%u,transfer=%s,ms=%u,warm_"
+			"ms=%u ",
 			c->net ? "net" : "blk", c->device, w->work, w->size, w->depth, w->queues,
 			c->transfer, b->opts.run_ms, RUN_WARM_MS);
 
@@ -250,7 +252,8 @@ static void sample_finish(struct run *r, unsigned i, const struct blk_info *info
 	s->doorbells = z->c.doorbells - a->c.doorbells;
 	s->interrupts = z->c.interrupts - a->c.interrupts;
 	s->system_calls = z->c.vcpu.system_calls - a->c.vcpu.system_calls + z->c.io.system_calls -
-		a->c.io.system_calls + z->c.device_system_calls - a->c.device_system_calls;
+			  a->c.io.system_calls + z->c.device_system_calls -
+			  a->c.device_system_calls;
 	if (sink && r->peer) {
 		s->errors += z->bad - a->bad;
 		s->verified = z->good - a->good;
@@ -261,10 +264,12 @@ static void sample_finish(struct run *r, unsigned i, const struct blk_info *info
 
 /* In the child: everything it holds goes with the process. */
 static int run_child(const struct bench *b, const struct bench_contender *c,
-	const struct bench_work *works, unsigned nworks, struct bench_sample *samples, char why[VMM_WHY_MAX])
+	const struct bench_work *works, unsigned nworks, struct bench_sample *samples,
+	char why[VMM_WHY_MAX])
 {
 	static struct run r;
-	struct port_hook hook = {.port = BENCH_MARK_PORT, .count = 4, .write = mark_write, .ctx = &r};
+	struct port_hook hook = {
+		.port = BENCH_MARK_PORT, .count = 4, .write = mark_write, .ctx = &r};
 	struct machine_config cfg;
 	struct device_report rep = {0};
 	enum machine_end end;
@@ -309,7 +314,8 @@ static int run_child(const struct bench *b, const struct bench_contender *c,
 		const char *failure = end == MACHINE_FAILED ? machine_failure(r.machine) : "";
 
 		snprintf(why, VMM_WHY_MAX, "%s: the guest did not finish (%s%s%s)", c->label,
-			machine_end_name(end), failure && *failure ? ": " : "", failure ? failure : "");
+			machine_end_name(end), failure && *failure ? ": " : "",
+			failure ? failure : "");
 		err = -EIO;
 	}
 	machine_destroy(r.machine);
@@ -356,7 +362,8 @@ struct run_answer {
 };
 
 int bench_run(const struct bench *b, const struct bench_contender *contender,
-	const struct bench_work *works, unsigned nworks, struct bench_sample *samples, char why[VMM_WHY_MAX])
+	const struct bench_work *works, unsigned nworks, struct bench_sample *samples,
+	char why[VMM_WHY_MAX])
 {
 	struct run_answer answer = {0};
 	int fds[2], status;
@@ -391,8 +398,8 @@ int bench_run(const struct bench *b, const struct bench_contender *contender,
 		;
 	if (!whole) {
 		memset(samples, 0, nworks * sizeof(*samples));
-		snprintf(why, VMM_WHY_MAX, "%s: the run's process ended early (%s %d)", contender->label,
-			WIFSIGNALED(status) ? "signal" : "status",
+		snprintf(why, VMM_WHY_MAX, "%s: the run's process ended early (%s %d)",
+			contender->label, WIFSIGNALED(status) ? "signal" : "status",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		return -EIO;
 	}

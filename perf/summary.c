@@ -27,7 +27,8 @@ static double median(double *v, unsigned n)
 }
 
 /* Median over the runs of a percentile, or negative when the runs together had too few samples. */
-static double percentile(const struct bench_result *r, size_t field, uint64_t samples, uint64_t needed)
+static double percentile(
+	const struct bench_result *r, size_t field, uint64_t samples, uint64_t needed)
 {
 	double v[BENCH_RUNS_MAX];
 	unsigned n = 0;
@@ -36,7 +37,8 @@ static double percentile(const struct bench_result *r, size_t field, uint64_t sa
 		return -1;
 	for (unsigned i = 0; i < r->nsamples; i++)
 		if (r->samples[i].valid)
-			v[n++] = (double)*(const uint64_t *)((const char *)&r->samples[i] + field) / 1e3;
+			v[n++] = (double)*(const uint64_t *)((const char *)&r->samples[i] + field) /
+				 1e3;
 	return median(v, n);
 }
 
@@ -68,9 +70,12 @@ void bench_summarize(const struct bench_result *r, struct bench_summary *out)
 		memcpy(out->engine, s->engine, sizeof(out->engine));
 		out->direct = s->direct;
 	}
-	out->p50_us = percentile(r, offsetof(struct bench_sample, p50_ns), out->latency_samples, SAMPLES_P50);
-	out->p99_us = percentile(r, offsetof(struct bench_sample, p99_ns), out->latency_samples, SAMPLES_P99);
-	out->p999_us = percentile(r, offsetof(struct bench_sample, p999_ns), out->latency_samples, SAMPLES_P999);
+	out->p50_us = percentile(
+		r, offsetof(struct bench_sample, p50_ns), out->latency_samples, SAMPLES_P50);
+	out->p99_us = percentile(
+		r, offsetof(struct bench_sample, p99_ns), out->latency_samples, SAMPLES_P99);
+	out->p999_us = percentile(
+		r, offsetof(struct bench_sample, p999_ns), out->latency_samples, SAMPLES_P999);
 	if (!out->runs)
 		return;
 	out->per_s = median(per_s, out->runs); /* sorts */
@@ -115,7 +120,7 @@ unsigned bench_histogram_merge(const struct bench_result *r, struct bench_bucket
 bool bench_work_same(const struct bench_work *a, const struct bench_work *b)
 {
 	return !strcmp(a->work, b->work) && a->size == b->size && a->depth == b->depth &&
-		a->queues == b->queues && a->port == b->port;
+	       a->queues == b->queues && a->port == b->port;
 }
 
 static void size_name(uint32_t size, char *out, size_t room)

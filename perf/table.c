@@ -40,8 +40,8 @@ static const char *fraction(double a, double b, char out[32])
 	return out;
 }
 
-static const struct bench_result *result_find(const struct bench *b, const struct bench_contender *c,
-	const struct bench_work *w)
+static const struct bench_result *result_find(
+	const struct bench *b, const struct bench_contender *c, const struct bench_work *w)
 {
 	for (unsigned i = 0; i < b->nresults; i++)
 		if (b->results[i].contender == c && bench_work_same(&b->results[i].work, w))
@@ -49,7 +49,8 @@ static const struct bench_result *result_find(const struct bench *b, const struc
 	return NULL;
 }
 
-static double rate_of(const struct bench *b, const struct bench_contender *c, const struct bench_work *w)
+static double rate_of(
+	const struct bench *b, const struct bench_contender *c, const struct bench_work *w)
 {
 	const struct bench_result *r = c ? result_find(b, c, w) : NULL;
 	struct bench_summary s;
@@ -69,7 +70,8 @@ static double baseline_of(const struct bench *b, const struct bench_work *w)
 }
 
 /* The works of one kind, each once, in the order measured. */
-static unsigned works_of(const struct bench *b, bool net, const struct bench_work **out, unsigned max)
+static unsigned works_of(
+	const struct bench *b, bool net, const struct bench_work **out, unsigned max)
 {
 	unsigned n = 0;
 
@@ -104,13 +106,15 @@ static void side_by_side(const struct bench *b, bool net, FILE *out)
 {
 	const struct bench_work *works[BENCH_WORKS_MAX * 2];
 	const struct bench_contender *cols[COLUMNS_MAX], *split = NULL;
-	unsigned nworks = works_of(b, net, works, BENCH_WORKS_MAX * 2), ncols = columns_of(b, net, cols);
+	unsigned nworks = works_of(b, net, works, BENCH_WORKS_MAX * 2),
+		 ncols = columns_of(b, net, cols);
 	bool fio = !net && b->nbaselines;
 	char text[32], name[64];
 
 	if (!nworks)
 		return;
-	fprintf(out, "\n%s: emulated and split side by side, %s a second (median of %u runs)\n\n%-34s",
+	fprintf(out,
+		"\n%s: emulated and split side by side, %s a second (median of %u runs)\n\n%-34s",
 		net ? "Network" : "Disk", net ? "frames" : "requests", b->opts.runs, "");
 	for (unsigned c = 0; c < ncols; c++) {
 		fprintf(out, " %18s", cols[c]->label);
@@ -119,7 +123,8 @@ static void side_by_side(const struct bench *b, bool net, FILE *out)
 	}
 	for (unsigned c = 0; split && c < ncols; c++)
 		if (!cols[c]->split) {
-			snprintf(name, sizeof(name), "split/%s", net ? cols[c]->device : cols[c]->transfer);
+			snprintf(name, sizeof(name), "split/%s",
+				net ? cols[c]->device : cols[c]->transfer);
 			fprintf(out, " %14s", name);
 		}
 	fprintf(out, fio ? " %12s %9s\n" : "\n", "fio on host", "split/fio");
@@ -135,7 +140,8 @@ static void side_by_side(const struct bench *b, bool net, FILE *out)
 		}
 		for (unsigned c = 0; split && c < ncols; c++)
 			if (!cols[c]->split)
-				fprintf(out, " %14s", ratio(s, rate_of(b, cols[c], works[i]), text));
+				fprintf(out, " %14s",
+					ratio(s, rate_of(b, cols[c], works[i]), text));
 		if (fio) {
 			double f = baseline_of(b, works[i]);
 
@@ -173,14 +179,19 @@ static void detail_row(const struct bench_result *r, FILE *out)
 
 	bench_summarize(r, &s);
 	if (!s.runs) {
-		fprintf(out, "  %-18s not measured: %s\n", r->contender->label, s.note ? s.note : "no result");
+		fprintf(out, "  %-18s not measured: %s\n", r->contender->label,
+			s.note ? s.note : "no result");
 		return;
 	}
-	fprintf(out, "  %-18s %12s %4.0f%% %9.1f %9s %9s %9s %9s %9s %9s %9s %9s %8s\n", r->contender->label,
-		thousands(s.per_s, a), s.per_s > 0 ? (s.max_per_s - s.min_per_s) / s.per_s * 100 : 0,
-		s.bytes_per_s / 1e6, micros(s.p50_us, p50), micros(s.p99_us, p99), micros(s.p999_us, p999),
-		small(s.exits, e), small(s.doorbells, d), small(s.interrupts, q), small(s.system_calls, c),
-		small(s.cpu_us, u), s.errors ? "ERRORS" : s.verified ? "yes" : "no");
+	fprintf(out, "  %-18s %12s %4.0f%% %9.1f %9s %9s %9s %9s %9s %9s %9s %9s %8s\n",
+		r->contender->label, thousands(s.per_s, a),
+		s.per_s > 0 ? (s.max_per_s - s.min_per_s) / s.per_s * 100 : 0, s.bytes_per_s / 1e6,
+		micros(s.p50_us, p50), micros(s.p99_us, p99), micros(s.p999_us, p999),
+		small(s.exits, e), small(s.doorbells, d), small(s.interrupts, q),
+		small(s.system_calls, c), small(s.cpu_us, u),
+		s.errors     ? "ERRORS"
+		: s.verified ? "yes"
+			     : "no");
 	if (s.note)
 		fprintf(out, "  %-18s note: %s\n", "", s.note);
 }
@@ -193,16 +204,20 @@ static void details(const struct bench *b, bool net, FILE *out)
 
 	if (!nworks)
 		return;
-	fprintf(out, "\n%s in detail: spread = (max - min) / median over the runs; per request: exits to user space, "
-		     "doorbells, interrupts, host system calls, host CPU\n", net ? "Network" : "Disk");
-	fprintf(out, "\n  %-18s %12s %5s %9s %9s %9s %9s %9s %9s %9s %9s %9s %8s\n", "", net ? "frames/s" : "requests/s",
-		"sprd", "MB/s", "p50 us", "p99 us", "p99.9 us", "exits", "doorbells", "irqs", "syscalls", "cpu us",
-		"verified");
+	fprintf(out,
+		"\n%s in detail: spread = (max - min) / median over the runs; per request: exits "
+		"to user space, "
+		"doorbells, interrupts, host system calls, host CPU\n",
+		net ? "Network" : "Disk");
+	fprintf(out, "\n  %-18s %12s %5s %9s %9s %9s %9s %9s %9s %9s %9s %9s %8s\n", "",
+		net ? "frames/s" : "requests/s", "sprd", "MB/s", "p50 us", "p99 us", "p99.9 us",
+		"exits", "doorbells", "irqs", "syscalls", "cpu us", "verified");
 	for (unsigned i = 0; i < nworks; i++) {
 		bench_work_name(works[i], name, sizeof(name));
 		fprintf(out, "%s\n", name);
 		for (unsigned c = 0; c < bench_ncontenders; c++) {
-			const struct bench_result *r = result_find(b, &bench_contenders[c], works[i]);
+			const struct bench_result *r =
+				result_find(b, &bench_contenders[c], works[i]);
 
 			if (r)
 				detail_row(r, out);
