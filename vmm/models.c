@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The table of all device models: what a user may put behind model=, in the order `sluice devices`
+ * shows them. A new model is one entry here and one file beside it. The options an entry lists are
+ * also those that the parser accepts for it.
+ */
+#include <string.h>
+
+#include "vmm/vmm_priv.h"
+
+#define DISK_OPTIONS                                                                               \
+	{"path", "FILE", "the image: a raw file or a block device"},                               \
+		{"fd", "N", "an open descriptor instead of a path"},                               \
+		{"model", "virtio-blk|ide", "the device the guest sees (virtio-blk)"},             \
+		{"engine", "io_uring|aio|threads|auto", "how the host does the I/O (auto)"},       \
+		{"direct", "on|off|auto", "past the host's page cache: O_DIRECT (auto)"},          \
+		{"readonly", "on|off", "the guest may not write; also ro (off)"},                  \
+		{"serial", "TEXT", "serial number, up to 20 characters"},                          \
+		{"sqpoll", "on|off", "io_uring: a kernel thread takes submissions (off)"},         \
+	{                                                                                          \
+		"registered", "on|off", "io_uring: guest memory registered, pinned (off)"          \
+	}
+
+#define RING_OPTIONS                                                                               \
+	{"ring", "split|packed", "virtqueue layout offered (split)"},                              \
+		{"queue-size", "2..1024", "requests in one queue, a power of two (256)"},          \
+		{"indirect", "on|off", "offer indirect descriptors (on)"},                         \
+		{"event-idx", "on|off", "offer event indices (on)"},                               \
+	{                                                                                          \
+		"in-order", "on|off", "offer in-order use of buffers (off)"                        \
+	}
+
+#define NET_OPTIONS                                                                                \
+	{"tap", "NAME", "a tap interface, made when it does not exist"},                           \
+		{"fd", "N", "an open tap descriptor instead"},                                     \
+		{"mem", "sink|source|echo", "no network: a port in memory, for measuring"},        \
+		{"model", "virtio-net|e1000|ne2k_pci", "the device the guest sees (virtio-net)"},  \
+	{                                                                                          \
+		"mac", "XX:XX:XX:XX:XX:XX", "hardware address (made up, locally unique)"           \
+	}
+
+static const struct model_option disk_options[] = {DISK_OPTIONS, {NULL, NULL, NULL}};
+static const struct model_option net_options[] = {NET_OPTIONS, {NULL, NULL, NULL}};
+
+static const struct model_option virtio_blk_options[] = {
+	DISK_OPTIONS, {"queues", "1..64", "request queues (1)"}, RING_OPTIONS, {NULL, NULL, NULL}};
+
+static const struct model_option virtio_net_options[] = {NET_OPTIONS,
+	{"queues", "1..16", "pairs of a receive and a transmit queue (1)"}, RING_OPTIONS,
+	{"mergeable", "on|off", "offer mergeable receive buffers (on)"},
+	{"offload", "on|off", "offer checksum and segmentation offload (on)"}, {NULL, NULL, NULL}};
+
+static const struct device_model virtio_blk = {
+	.info = {"virtio-blk", "disk", "split", "virtio 1.2 block device on PCI",
+		virtio_blk_options},
+	.create_disk = virtio_pci_blk_create,
+};
+
+static const struct device_model ide = {
+	.info = {"ide", "disk", "emulated", "Intel PIIX3 IDE: PIO and bus-master DMA, up to 4",
+		disk_options},
+	.create_disk = ide_create,
+};
+
+static const struct device_model virtio_net = {
+	.info = {"virtio-net", "net", "split", "virtio 1.2 network device on PCI",
+		virtio_net_options},
+	.create_net = virtio_pci_net_create,
+};
+
+static const struct device_model e1000 = {
+	.info = {"e1000", "net", "emulated", "Intel 82540EM gigabit Ethernet", net_options},
+	.create_net = e1000_create,
+};
+
+static const struct device_model ne2k_pci = {
+	.info = {"ne2k_pci", "net", "emulated", "NE2000 on PCI: Realtek RTL8029", net_options},
+	.create_net = ne2000_create,
+};
+
+const struct device_model *const device_models[] = {
+	&virtio_blk,
+	&ide,
+	&virtio_net,
+	&e1000,
+	&ne2k_pci,
+	NULL,
+};
+
+const struct device_model *device_model_find(const char *kind, const char *name)
+{
+	for (unsigned i = 0; device_models[i]; i++)
+		if (!strcmp(device_models[i]->info.kind, kind) &&
+			!strcmp(device_models[i]->info.name, name))
+			return device_models[i];
+	return NULL;
+}
+
+const struct model_info *machine_model_info(unsigned i)
+{
+	unsigned n = sizeof(device_models) / sizeof(device_models[0]);
+
+	return i < n && device_models[i] ? &device_models[i]->info : NULL;
+}

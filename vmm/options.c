@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The key=value lists of --disk and --net. Which keys there are, and which of them a model takes,
+ * is read from the table of models: a key that is listed there has its parser here. Every mistake
+ * is told in one line that names the option, the key and the value, and what would do.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/vmm_priv.h"
+
+#define SERIAL_MAX  20u
+#define PAIRS_MAX   32u
+#define VALUE_SHOWN 60 /* of a hostile value, in a message of one line */
+
+/* ------------------------------------------------------------------ sizes and numbers */
+
+int vmm_size_parse(const char *text, uint64_t *out)
+{
+	unsigned shift = 0;
+	unsigned long long v;
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	if (errno)
+		return -EINVAL;
+	switch (toupper((unsigned char)*end)) {
+	case 'K':
+		shift = 10;
+		break;
+	case 'M':
+		shift = 20;
+		break;
+	case 'G':
+		shift = 30;
+		break;
+	case 'T':
+		shift = 40;
+		break;
+	}
+	if (shift) {
+		end++;
+		/* "1GiB" and "1GB" are read by people as the same thing here */
+		if (!strcmp(end, "iB") || !strcmp(end, "B"))
+			end += strlen(end);
+	}
+	if (*end || (shift && v > UINT64_MAX >> shift))
+		return -EINVAL;
+	*out = (uint64_t)v << shift;
+	return 0;
+}
+
+static int number_parse(const char *text, unsigned long max, unsigned *out)
+{
+	unsigned long v;
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	v = strtoul(text, &end, 10);
+	if (errno || *end || v > max)
+		return -EINVAL;
+	*out = (unsigned)v;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ a list of pairs */
+
+struct pair {
+	char *key;
+	char *value; /* NULL: a key alone */
+};
+
+struct pairs {
+	const char *option; /* "--disk" */
+	char *text;         /* holds the strings */
+	struct pair list[PAIRS_MAX];
+	unsigned n;
+	char *why;
+};
+
+/* One line whatever the value holds: control bytes are shown as '?'. */
+__attribute__((format(printf, 2, 3))) static int complain(struct pairs *p, const char *fmt, ...)
+{
+	char text[VMM_WHY_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	for (char *c = text; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
+	snprintf(p->why, VMM_WHY_MAX, "%.16s %.*s", p->option, (int)VMM_WHY_MAX - 20, text);
+	return -EINVAL;
+}
+
+static int complain_value(struct pairs *p, const struct pair *pair, const char *hint)
+{
+	return complain(p, "%.24s=%.*s: %s", pair->key, VALUE_SHOWN, pair->value, hint);
+}
+
+/* Ends the item at `s` (a doubled comma stands for one) and returns the start of the next, or NULL.
+ */
+static char *item_cut(char *s)
+{
+	char *to = s;
+
+	for (; *s; s++) {
+		if (*s == ',') {
+			if (s[1] != ',') {
+				*to = '\0';
+				return s + 1;
+			}
+			s++;
+		}
+		*to++ = *s;
+	}
+	*to = '\0';
+	return NULL;
+}
+
+static int pair_add(struct pairs *p, char *item)
+{
+	char *eq = strchr(item, '=');
+	struct pair pair = {.key = item, .value = eq ? eq + 1 : NULL};
+
+	if (eq)
+		*eq = '\0';
+	if (!*item)
+		return complain(p, "=%.*s: a key is missing; write key=value,key=value",
+			VALUE_SHOWN, eq ? eq + 1 : "");
+	if (!strcmp(pair.key, "ro"))
+		pair.key = (char *)"readonly";
+	if (!pair.value && !strcmp(pair.key, "readonly"))
+		pair.value = (char *)"on";
+	for (unsigned i = 0; i < p->n; i++)
+		if (!strcmp(p->list[i].key, pair.key))
+			return complain(p, "%.24s=: given twice; give it once", pair.key);
+	if (p->n == PAIRS_MAX)
+		return complain(p, "%.24s: too many keys", pair.key);
+	p->list[p->n++] = pair;
+	return 0;
+}
+
+static int pairs_split(struct pairs *p, const char *text)
+{
+	char *next;
+	int err = 0;
+
+	p->text = strdup(text);
+	if (!p->text)
+		return -ENOMEM;
+	next = p->text;
+	while (next && !err) {
+		char *item = next;
+
+		next = item_cut(item);
+		err = pair_add(p, item);
+	}
+	return err;
+}
+
+/* ------------------------------------------------------------------ against the models */
+
+static const struct model_option *option_find(const struct model_info *info, const char *key)
+{
+	for (const struct model_option *o = info->options; o->key; o++)
+		if (!strcmp(o->key, key))
+			return o;
+	return NULL;
+}
+
+static void list_append(char *to, size_t room, const char *word)
+{
+	size_t len = strlen(to);
+
+	snprintf(to + len, room - len, "%s%s", len ? ", " : "", word);
+}
+
+static int model_unknown(struct pairs *p, const char *kind, const struct pair *pair)
+{
+	char list[160] = "";
+
+	for (unsigned i = 0; machine_model_info(i); i++) {
+		const struct model_info *info = machine_model_info(i);
+
+		if (!strcmp(info->name, pair->value) && strcmp(info->kind, kind))
+			return complain(p, "model=%s: that is a %s model; use it with --%s",
+				info->name, info->kind, info->kind);
+		if (!strcmp(info->kind, kind))
+			list_append(list, sizeof(list), info->name);
+	}
+	return complain(
+		p, "model=%.*s: unknown model; use one of %s", VALUE_SHOWN, pair->value, list);
+}
+
+static const struct model_info *model_choose(
+	struct pairs *p, const char *kind, const char *by_default)
+{
+	for (unsigned i = 0; i < p->n; i++) {
+		const struct device_model *model;
+
+		if (strcmp(p->list[i].key, "model") || !p->list[i].value)
+			continue;
+		model = device_model_find(kind, p->list[i].value);
+		if (!model)
+			model_unknown(p, kind, &p->list[i]);
+		return model ? &model->info : NULL;
+	}
+	return &device_model_find(kind, by_default)->info;
+}
+
+/* A key that this model does not take: does any model of the kind? */
+static int key_refuse(struct pairs *p, const struct model_info *info, const struct pair *pair)
+{
+	char keys[200] = "";
+
+	for (unsigned i = 0; machine_model_info(i); i++) {
+		const struct model_info *other = machine_model_info(i);
+
+		if (!strcmp(other->kind, info->kind) && option_find(other, pair->key))
+			return complain(p,
+				"%.24s=%.*s: model %s has no such option; leave it out, or "
+				"use model=%s",
+				pair->key, 24, pair->value ? pair->value : "", info->name,
+				other->name);
+	}
+	for (const struct model_option *o = info->options; o->key; o++)
+		list_append(keys, sizeof(keys), o->key);
+	return complain(p, "%.24s: unknown key; use %s", pair->key, keys);
+}
+
+static int keys_check(struct pairs *p, const struct model_info *info)
+{
+	for (unsigned i = 0; i < p->n; i++) {
+		const struct pair *pair = &p->list[i];
+		const struct model_option *o = option_find(info, pair->key);
+
+		if (!o)
+			return key_refuse(p, info, pair);
+		if (!pair->value || !*pair->value)
+			return complain(p, "%s=: a value is missing; use %s", o->key, o->values);
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------ values */
+
+static int string_get(const struct pair *pair, const char **out)
+{
+	*out = strdup(pair->value);
+	return *out ? 0 : -ENOMEM;
+}
+
+static int bool_get(struct pairs *p, const struct pair *pair, bool *out)
+{
+	if (!strcmp(pair->value, "on"))
+		*out = true;
+	else if (!strcmp(pair->value, "off"))
+		*out = false;
+	else
+		return complain_value(p, pair, "neither on nor off; use on or off");
+	return 0;
+}
+
+static int choice_get(struct pairs *p, const struct pair *pair, enum vmm_choice *out)
+{
+	bool on = false;
+	int err = bool_get(p, pair, &on);
+
+	*out = on ? VMM_ON : VMM_OFF;
+	return err;
+}
+
+static int range_get(
+	struct pairs *p, const struct pair *pair, unsigned min, unsigned max, unsigned *out)
+{
+	char hint[64];
+
+	if (!number_parse(pair->value, max, out) && *out >= min)
+		return 0;
+	snprintf(hint, sizeof(hint), "not a number in range; use %u to %u", min, max);
+	return complain_value(p, pair, hint);
+}
+
+static int fd_get(struct pairs *p, const struct pair *pair, int *out)
+{
+	unsigned v;
+
+	if (number_parse(pair->value, INT_MAX, &v))
+		return complain_value(
+			p, pair, "not a descriptor; use the number of an open descriptor");
+	*out = (int)v;
+	return 0;
+}
+
+static int ring_get(struct pairs *p, const struct pair *pair, bool *packed)
+{
+	*packed = !strcmp(pair->value, "packed");
+	if (!*packed && strcmp(pair->value, "split"))
+		return complain_value(p, pair, "unknown ring layout; use split or packed");
+	return 0;
+}
+
+static int queue_size_get(struct pairs *p, const struct pair *pair, unsigned *out)
+{
+	int err = range_get(p, pair, 2, 1024, out);
+
+	/* also with ring=packed: a driver may still choose the split layout */
+	if (!err && *out & (*out - 1))
+		return complain_value(p, pair, "not a power of two; use 2, 4, 8 ... 1024");
+	return err;
+}
+
+static int serial_get(struct pairs *p, const struct pair *pair, const char **out)
+{
+	if (strlen(pair->value) > SERIAL_MAX)
+		return complain_value(p, pair, "too long; use at most 20 characters");
+	for (const char *c = pair->value; *c; c++)
+		if (*c < 0x20 || *c > 0x7e)
+			return complain_value(p, pair, "not printable; use ASCII characters");
+	return string_get(pair, out);
+}
+
+static int engine_get(struct pairs *p, const struct pair *pair, enum blk_engine *out)
+{
+	if (blk_engine_parse(pair->value, out))
+		return complain_value(
+			p, pair, "unknown engine; use io_uring, aio, threads or auto");
+	return 0;
+}
+
+static int direct_get(struct pairs *p, const struct pair *pair, enum blk_direct *out)
+{
+	if (!strcmp(pair->value, "auto"))
+		*out = BLK_DIRECT_AUTO;
+	else if (!strcmp(pair->value, "on"))
+		*out = BLK_DIRECT_ON;
+	else if (!strcmp(pair->value, "off"))
+		*out = BLK_DIRECT_OFF;
+	else
+		return complain_value(p, pair, "unknown choice; use on, off or auto");
+	return 0;
+}
+
+static int mac_get(struct pairs *p, const struct pair *pair, uint8_t mac[6])
+{
+	const char *s = pair->value;
+	bool well = strlen(s) == 17;
+
+	for (unsigned i = 0; well && i < 17; i++)
+		well = i % 3 == 2 ? s[i] == ':' : isxdigit((unsigned char)s[i]);
+	if (!well)
+		return complain_value(
+			p, pair, "not a hardware address; write it as 52:54:00:12:34:56");
+	for (unsigned i = 0; i < 6; i++)
+		mac[i] = (uint8_t)strtoul(s + 3 * i, NULL, 16);
+	if (mac[0] & 1)
+		return complain_value(p, pair, "a group address; use one whose first byte is even");
+	return 0;
+}
+
+/* ------------------------------------------------------------------ --disk */
+
+static int disk_ring_key(struct disk_config *cfg, struct pairs *p, const struct pair *pair)
+{
+	const char *key = pair->key;
+
+	if (!strcmp(key, "ring"))
+		return ring_get(p, pair, &cfg->packed);
+	if (!strcmp(key, "queues"))
+		return range_get(p, pair, 1, BACKEND_QUEUES_MAX, &cfg->queues);
+	if (!strcmp(key, "queue-size"))
+		return queue_size_get(p, pair, &cfg->queue_size);
+	if (!strcmp(key, "indirect"))
+		return choice_get(p, pair, &cfg->indirect);
+	if (!strcmp(key, "event-idx"))
+		return choice_get(p, pair, &cfg->event_idx);
+	return choice_get(p, pair, &cfg->in_order);
+}
+
+static int disk_key(struct disk_config *cfg, struct pairs *p, const struct pair *pair)
+{
+	const char *key = pair->key;
+
+	if (!strcmp(key, "path"))
+		return string_get(pair, &cfg->path);
+	if (!strcmp(key, "fd"))
+		return fd_get(p, pair, &cfg->fd);
+	if (!strcmp(key, "model"))
+		return string_get(pair, &cfg->model);
+	if (!strcmp(key, "engine"))
+		return engine_get(p, pair, &cfg->engine);
+	if (!strcmp(key, "direct"))
+		return direct_get(p, pair, &cfg->direct);
+	if (!strcmp(key, "readonly"))
+		return bool_get(p, pair, &cfg->readonly);
+	if (!strcmp(key, "serial"))
+		return serial_get(p, pair, &cfg->serial);
+	if (!strcmp(key, "sqpoll"))
+		return bool_get(p, pair, &cfg->sqpoll);
+	if (!strcmp(key, "registered"))
+		return bool_get(p, pair, &cfg->registered_memory);
+	return disk_ring_key(cfg, p, pair);
+}
+
+static void disk_config_clear(struct disk_config *cfg)
+{
+	free((char *)cfg->path);
+	free((char *)cfg->model);
+	free((char *)cfg->serial);
+	*cfg = (struct disk_config){.fd = -1};
+}
+
+static int disk_config_check(const struct disk_config *cfg, struct pairs *p)
+{
+	if (!cfg->path && cfg->fd < 0)
+		return complain(p, "%.*s: no image; add path=FILE or fd=N", VALUE_SHOWN,
+			p->n ? p->list[0].key : "");
+	if (cfg->path && cfg->fd >= 0)
+		return complain(p, "fd=%d: path= is given too; use one of them", cfg->fd);
+	return 0;
+}
+
+int disk_config_parse(struct disk_config *cfg, const char *text, char why[VMM_WHY_MAX])
+{
+	struct pairs p = {.option = "--disk", .why = why};
+	const struct model_info *info;
+	int err;
+
+	*cfg = (struct disk_config){.fd = -1};
+	snprintf(why, VMM_WHY_MAX, "--disk: out of memory");
+	err = pairs_split(&p, text);
+	if (err)
+		goto out;
+	info = model_choose(&p, "disk", "virtio-blk");
+	err = info ? keys_check(&p, info) : -EINVAL;
+	for (unsigned i = 0; !err && i < p.n; i++)
+		err = disk_key(cfg, &p, &p.list[i]);
+	if (!err)
+		err = disk_config_check(cfg, &p);
+out:
+	if (err)
+		disk_config_clear(cfg);
+	free(p.text);
+	return err;
+}
+
+/* ------------------------------------------------------------------ --net */
+
+static int net_ring_key(struct net_config *cfg, struct pairs *p, const struct pair *pair)
+{
+	const char *key = pair->key;
+
+	if (!strcmp(key, "ring"))
+		return ring_get(p, pair, &cfg->packed);
+	if (!strcmp(key, "queues"))
+		return range_get(p, pair, 1, NET_QUEUES_MAX, &cfg->queues);
+	if (!strcmp(key, "queue-size"))
+		return queue_size_get(p, pair, &cfg->queue_size);
+	if (!strcmp(key, "indirect"))
+		return choice_get(p, pair, &cfg->indirect);
+	if (!strcmp(key, "event-idx"))
+		return choice_get(p, pair, &cfg->event_idx);
+	if (!strcmp(key, "in-order"))
+		return choice_get(p, pair, &cfg->in_order);
+	if (!strcmp(key, "mergeable"))
+		return choice_get(p, pair, &cfg->mergeable);
+	return choice_get(p, pair, &cfg->offload);
+}
+
+static int net_key(struct net_config *cfg, struct pairs *p, const struct pair *pair)
+{
+	const char *key = pair->key;
+
+	if (!strcmp(key, "tap")) {
+		/* IFNAMSIZ with its end */
+		if (strlen(pair->value) > 15 || strchr(pair->value, '/'))
+			return complain_value(
+				p, pair, "not an interface name; use at most 15 characters, no /");
+		return string_get(pair, &cfg->tap);
+	}
+	if (!strcmp(key, "fd"))
+		return fd_get(p, pair, &cfg->fd);
+	if (!strcmp(key, "mem")) {
+		if (strcmp(pair->value, "sink") && strcmp(pair->value, "source") &&
+			strcmp(pair->value, "echo"))
+			return complain_value(p, pair, "unknown port; use sink, source or echo");
+		return string_get(pair, &cfg->memory);
+	}
+	if (!strcmp(key, "model"))
+		return string_get(pair, &cfg->model);
+	if (!strcmp(key, "mac")) {
+		cfg->mac_set = true;
+		return mac_get(p, pair, cfg->mac);
+	}
+	return net_ring_key(cfg, p, pair);
+}
+
+static void net_config_clear(struct net_config *cfg)
+{
+	free((char *)cfg->tap);
+	free((char *)cfg->memory);
+	free((char *)cfg->model);
+	*cfg = (struct net_config){.fd = -1};
+}
+
+static int net_config_check(const struct net_config *cfg, struct pairs *p)
+{
+	unsigned ports = (cfg->tap != NULL) + (cfg->fd >= 0) + (cfg->memory != NULL);
+
+	if (!ports)
+		return complain(p, "%.*s: no port; add tap=NAME, fd=N or mem=sink|source|echo",
+			VALUE_SHOWN, p->n ? p->list[0].key : "");
+	if (ports > 1)
+		return complain(p, "%s: more than one of tap=, fd= and mem=; use one of them",
+			cfg->tap ? "tap" : "fd");
+	if (cfg->fd >= 0 && cfg->queues > 1)
+		return complain(p,
+			"queues=%u: one fd carries one queue pair; use tap=NAME for more",
+			cfg->queues);
+	return 0;
+}
+
+int net_config_parse(struct net_config *cfg, const char *text, char why[VMM_WHY_MAX])
+{
+	struct pairs p = {.option = "--net", .why = why};
+	const struct model_info *info;
+	int err;
+
+	*cfg = (struct net_config){.fd = -1};
+	snprintf(why, VMM_WHY_MAX, "--net: out of memory");
+	err = pairs_split(&p, text);
+	if (err)
+		goto out;
+	info = model_choose(&p, "net", "virtio-net");
+	err = info ? keys_check(&p, info) : -EINVAL;
+	for (unsigned i = 0; !err && i < p.n; i++)
+		err = net_key(cfg, &p, &p.list[i]);
+	if (!err)
+		err = net_config_check(cfg, &p);
+out:
+	if (err)
+		net_config_clear(cfg);
+	free(p.text);
+	return err;
+}
+
+void machine_config_free(struct machine_config *cfg)
+{
+	for (unsigned i = 0; i < cfg->ndisks; i++)
+		disk_config_clear(&cfg->disks[i]);
+	for (unsigned i = 0; i < cfg->nnets; i++)
+		net_config_clear(&cfg->nets[i]);
+	cfg->ndisks = 0;
+	cfg->nnets = 0;
+}
