@@ -10,18 +10,22 @@ PREFIX     ?= /usr/local
 DESTDIR    ?=
 SAN        ?=
 FUZZ_S     ?= 60
+VERSION    := 0.1.0
+JOBS       := $(shell nproc 2>/dev/null || echo 2)
 empty      :=
 comma      := ,
+# Everything made goes below build/; a sanitizer's objects into a folder of their own.
 B          := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
-VERSION    := 0.1.0
 
 WARN       := -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror
 OPT        ?= -O2 -g
-SANFLAGS   := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined) $(if $(findstring thread,$(SAN)),-Wno-error=tsan -Wno-tsan))
+SANFLAGS   := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) \
+              $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined) \
+              $(if $(findstring thread,$(SAN)),$(if $(findstring clang,$(CC)),,-Wno-tsan))
 CPPFLAGS   := -I. -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -DSLUICE_LIBEXEC='"$(PREFIX)/libexec/sluice"'
 CFLAGS     := -std=gnu11 $(OPT) $(WARN) $(SANFLAGS) -fno-strict-aliasing -pthread -MMD -MP
 LDFLAGS    := $(SANFLAGS) -pthread
-LDLIBS     := -luring -laio -lcjson
+LDLIBS     := -luring -laio -lcjson -lm
 
 FOLDERS    := ring blk netbridge backend vmm
 MAINS      := vmm/main.c
@@ -29,10 +33,15 @@ src         = $(filter-out $(MAINS),$(wildcard $(1)/*.c))
 obj         = $(patsubst %.c,$(B)/obj/%.o,$(1))
 LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
 
-.DEFAULT_GOAL := build
-include $(wildcard perf/perf.mk tests/tests.mk)
+# Debian 12 packages: to build, to test, to measure.
+PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-dev libcunit1-dev \
+              spin clang clang-format clang-tidy libclang-rt-14-dev linux-perf iproute2 \
+              fio gnuplot-nox jq qemu-utils
 
-## build: the programs (build/sluice and its helpers)
+.DEFAULT_GOAL := build
+include perf/perf.mk tests/tests.mk
+
+## build         the programs: build/sluice, build/sluice-bench and the benchmark guest
 build: $(B)/sluice $(PROGRAMS)
 
 define folder_lib
@@ -50,21 +59,50 @@ $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
-UNIT_SRC := $(wildcard tests/unit/test_*.c)
-UNITS    := $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT_SRC))
-.SECONDARY: $(call obj,$(UNIT_SRC))
+## demo          install what is missing, build, and compare emulated with split devices (3 minutes)
+demo: deps
+	@echo "== building"
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build
+	@mkdir -p build/demo
+	@test -f build/demo/disk.img || { echo "== making a disk image in which every sector says where it is"; \
+		build/sluice bench --make-image build/demo/disk.img --image-size 256M; }
+	@echo "== measuring: the same guest, image and ports; only the device model differs"
+	@build/sluice bench --quick --image build/demo/disk.img --json build/demo/result.json --report build/demo/report
+	@echo; echo "As JSON: build/demo/result.json; with plots: build/demo/report/index.html"
 
-$(B)/unit/%: $(B)/obj/tests/unit/%.o $(LIBS)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcunit
+## deps          install the Debian packages that are missing (as root; else name them)
+deps:
+	@missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then \
+		echo "not root, so not installed:$$missing"; \
+		echo "(as root: apt-get install --no-install-recommends$$missing)"; exit 0; \
+	fi; \
+	echo "== installing$$missing"; \
+	log=$$(mktemp); \
+	if apt-get update -qq >$$log 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		--no-install-recommends $$missing >>$$log 2>&1; then rm -f $$log; \
+	else tail -n 20 $$log; rm -f $$log; exit 1; fi
 
-## unit: build and run the unit tests (SAN=address,undefined or SAN=thread for a sanitizer)
-unit: $(UNITS)
-	@mkdir -p build/tmp; bad=0; for t in $(UNITS); do $$t || bad=1; done; exit $$bad
+## install       into PREFIX (default /usr/local), below DESTDIR
+install: build
+	install -D -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	install -D -m 755 $(B)/sluice-bench $(DESTDIR)$(PREFIX)/libexec/sluice/sluice-bench
+	install -D -m 644 build/perf/guest.elf $(DESTDIR)$(PREFIX)/libexec/sluice/guest.elf
+	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/sluice/README.md
+	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/sluice/LICENSE
 
-## clean: remove build/
+## clean         remove build/
 clean:
 	rm -rf build
 
+## help          this list
+help:
+	@echo "Sluice: make TARGET [SAN=address,undefined|thread] [CC=clang] [FUZZ_S=seconds] [PREFIX=...] [DESTDIR=...]"
+	@echo
+	@sed -n 's/^## /  /p' Makefile tests/tests.mk perf/perf.mk
+
 -include $(shell test -d build && find build -name '*.d' 2>/dev/null)
-.PHONY: build unit clean
+.PHONY: build demo deps install clean help

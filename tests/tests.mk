@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Tests, linters and fuzzers. A test is found by its name: tests/unit/test_*.c, tests/fuzz/fuzz_*.c,
+# tests/integration/*.sh.
+
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+UNITS    := $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT_SRC))
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZERS  := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZ_SRC))
+.SECONDARY: $(call obj,$(UNIT_SRC))
+
+C_FILES   = $(shell git ls-files '*.c' '*.h')
+# The host's own C files: guests are compiled bare, with flags of their own.
+TIDY_FILES = $(filter-out perf/guest/% frontend-drivers/% tests/guest/%,$(filter %.c,$(C_FILES)))
+
+$(B)/unit/%: $(B)/obj/tests/unit/%.o $(LIBS)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcunit
+
+## check         everything: set-up, build with gcc and clang, linters, model, unit tests (also under
+##               the sanitizers), corpora, integration; ends with the line N passed, N failed, N skipped
+check: deps
+	@tests/check.sh
+
+unit-build: $(UNITS)
+
+## unit          the unit tests alone
+unit: $(UNITS)
+	@mkdir -p build/tmp; bad=0; for t in $(UNITS); do $$t || bad=1; done; exit $$bad
+
+## integration   the integration tests alone
+integration: build
+	@mkdir -p build/tmp; bad=0; for t in tests/integration/*.sh; do $$t || bad=1; done; exit $$bad
+
+## model         the notification protocol, checked exhaustively (spin)
+model:
+	@tests/lint/check-model.sh
+
+## check-deps    who may include what
+check-deps:
+	@tests/lint/check-deps.sh
+
+## format-check  clang-format agrees (make format mends)
+format-check:
+	@clang-format --dry-run -Werror $(C_FILES)
+
+format:
+	@clang-format -i $(C_FILES)
+
+## tidy          clang-tidy over the host's C files
+tidy:
+	@printf '%s\n' $(TIDY_FILES) | xargs -P$(JOBS) -n 4 tests/lint/tidy.sh
+
+# ---------------------------------------------------------------- fuzzing: clang, objects of its own
+
+FUZZ_CC     := clang
+FUZZ_FLAGS  := -std=gnu11 -O1 -g $(WARN) -fno-strict-aliasing -fno-omit-frame-pointer -pthread \
+               -fsanitize=address,undefined -fno-sanitize-recover=undefined -MMD -MP
+FUZZ_LIBSRC := $(foreach f,$(FOLDERS),$(call src,$(f)))
+FUZZ_OBJ    := $(patsubst %.c,build/fuzz/obj/%.o,$(FUZZ_LIBSRC))
+.SECONDARY: $(patsubst %.c,build/fuzz/obj/%.o,$(FUZZ_SRC)) build/fuzz/obj/tests/fuzz/replay.o
+
+build/fuzz/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -c -o $@ $<
+
+build/fuzz/libsluice.a: $(FUZZ_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+build/fuzz/fuzz_%: build/fuzz/obj/tests/fuzz/fuzz_%.o build/fuzz/libsluice.a
+	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+build/fuzz/replay_%: build/fuzz/obj/tests/fuzz/fuzz_%.o build/fuzz/obj/tests/fuzz/replay.o build/fuzz/libsluice.a
+	$(FUZZ_CC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -o $@ $^ $(LDLIBS)
+
+## fuzz          every fuzz target in turn, FUZZ_S seconds each (default 60); finds go to build/fuzz/finds
+fuzz: $(FUZZERS:%=build/fuzz/fuzz_%)
+	@mkdir -p build/fuzz/finds; bad=0; \
+	for f in $(FUZZERS); do \
+		mkdir -p build/fuzz/corpus/$$f; \
+		echo "== fuzz $$f for $(FUZZ_S) s"; \
+		build/fuzz/fuzz_$$f -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
+			-artifact_prefix=build/fuzz/finds/$$f- build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
+			>build/fuzz/$$f.log 2>&1 || { bad=1; echo "FAIL fuzz $$f"; }; \
+		tail -n 3 build/fuzz/$$f.log; \
+	done; exit $$bad
+
+fuzz-build: $(FUZZERS:%=build/fuzz/replay_%)
+
+fuzz-replay: $(FUZZERS:%=build/fuzz/replay_%)
+	@bad=0; for f in $(FUZZERS); do build/fuzz/replay_$$f tests/fuzz/corpus/$$f || bad=1; done; exit $$bad
+
+.PHONY: check unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay
