@@ -42,7 +42,7 @@ for f in $(git ls-files -co --exclude-standard '*.c' '*.h' '*.S'); do
 		tests/unit/unit.h | tests/*) [ "$folder" = tests ] || breach "$f:$line: $inc is for tests" ;;
 		*) breach "$f:$line: $inc is not the public header of $target/" ;;
 		esac
-	done < <(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p;' "$f" | awk '{print NR ":" $0}')
+	done < <(grep -nE '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' "$f" | sed 's/^\([0-9]*\):[^"]*"\([^"]*\)".*/\1:\2/')
 	if grep -q '#[[:space:]]*include[[:space:]]*<liburing.h>' "$f"; then
 		case $f in *_uring.c) ;; *) breach "$f: <liburing.h> belongs in files named *_uring.c" ;; esac
 	fi
