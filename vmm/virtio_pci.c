@@ -98,6 +98,7 @@ static void signal_queue(void *ctx, unsigned i)
 {
 	struct virtio_pci *vp = ctx;
 
+	counter_add(&vp->split->counters.system_calls, 1);
 	if (pci_msix_enabled(&vp->pci))
 		pci_msix_raise(&vp->pci,
 			atomic_load_explicit(&vp->queues[i].vector, memory_order_relaxed));

@@ -186,6 +186,7 @@ void virtio_pci_load(struct device *d, struct state_reader *r)
 		loaded_apply(vp, in);
 		vp->quiesced = true; /* queues start at resume */
 		pci_device_load(&vp->pci, r);
+		pci_intx_set(&vp->pci, vp->isr != 0);
 		virtio_pci_bells_sync(vp);
 	}
 	pthread_mutex_unlock(&d->lock);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the files of `sluice run` share. One thread, the main one. */
+#ifndef CLI_RUN_PRIV_H
+#define CLI_RUN_PRIV_H
+
+#include "vmm/cli_priv.h"
+#include "vmm/vmm.h"
+
+#define RUN_GO (-1) /* not an exit status: go on */
+
+enum run_console { RUN_CONSOLE_STDIO, RUN_CONSOLE_NONE, RUN_CONSOLE_FILE };
+
+struct run_options {
+	struct machine_config cfg;
+	enum run_console console;
+	const char *console_file;
+	bool no_reboot;
+	bool counters;
+	bool verbose;
+};
+
+/* RUN_GO, or the exit status (--help, or a mistake that was told). The caller frees cfg. */
+int run_options_parse(struct run_options *o, int argc, char **argv);
+/* What the run cost, as a table on stderr. */
+void run_counters_print(struct machine *m);
+
+#endif

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * `sluice run`: options to a machine, and the main thread's life while it runs: asleep in poll()
+ * until somebody types, a signal comes or the guest ends.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "vmm/cli_run_priv.h"
+
+/* The guest's serial port takes what it has room for; the rest is offered again after a while that
+ * grows, for a guest may never read. */
+#define TYPED_RETRY_MS     10
+#define TYPED_RETRY_MS_MAX 640
+
+struct session {
+	struct run_options *opts;
+	struct machine *m;
+	struct terminal tty;
+	int sig_fd;
+	bool input_open;
+	uint8_t typed[256];
+	size_t ntyped;
+	int retry_ms;
+	char stopped_by[24]; /* empty: by the guest */
+};
+
+/* ------------------------------------------------------------------ events */
+
+static void session_stop(struct session *s, const char *by)
+{
+	if (!*s->stopped_by)
+		snprintf(s->stopped_by, sizeof(s->stopped_by), "%s", by);
+	machine_stop(s->m);
+}
+
+static void session_signal(struct session *s)
+{
+	struct signalfd_siginfo info;
+	char name[24];
+
+	if (read(s->sig_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	switch (info.ssi_signo) {
+	case SIGTSTP:
+		terminal_restore(&s->tty);
+		kill(getpid(), SIGSTOP);
+		terminal_raw(&s->tty);
+		break;
+	case SIGCONT:
+		terminal_raw(&s->tty);
+		break;
+	default:
+		snprintf(name, sizeof(name), "SIG%s", sigabbrev_np((int)info.ssi_signo));
+		session_stop(s, name);
+		break;
+	}
+}
+
+static void session_type(struct session *s)
+{
+	size_t taken = machine_console_input(s->m, s->typed, s->ntyped);
+
+	s->ntyped -= taken;
+	memmove(s->typed, s->typed + taken, s->ntyped);
+	if (taken || s->retry_ms < TYPED_RETRY_MS)
+		s->retry_ms = TYPED_RETRY_MS;
+	else if (s->retry_ms < TYPED_RETRY_MS_MAX)
+		s->retry_ms *= 2;
+}
+
+static void session_input(struct session *s)
+{
+	ssize_t n = read(STDIN_FILENO, s->typed, sizeof(s->typed));
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n <= 0) {
+		s->input_open = false; /* the end of input is not the end of the guest */
+		return;
+	}
+	s->ntyped = (size_t)n;
+	s->retry_ms = 0;
+	if (terminal_filter(&s->tty, s->typed, &s->ntyped) == TERMINAL_QUIT)
+		session_stop(s, "Ctrl-A x");
+}
+
+/* Until the machine has ended. */
+static void session_loop(struct session *s)
+{
+	for (;;) {
+		/* a terminal that another process group uses is not ours to read */
+		bool listen = s->input_open && !s->ntyped && (!s->tty.is_tty || s->tty.raw);
+		struct pollfd fds[3] = {
+			{.fd = machine_end_fd(s->m), .events = POLLIN},
+			{.fd = s->sig_fd, .events = POLLIN},
+			{.fd = listen ? STDIN_FILENO : -1, .events = POLLIN},
+		};
+
+		if (poll(fds, 3, s->ntyped ? s->retry_ms : -1) < 0 && errno != EINTR)
+			return;
+		if (fds[0].revents)
+			return;
+		if (fds[1].revents)
+			session_signal(s);
+		if (fds[2].revents)
+			session_input(s);
+		if (s->ntyped)
+			session_type(s);
+	}
+}
+
+/* ------------------------------------------------------------------ from start to end */
+
+static int session_ended(struct session *s, enum machine_end end)
+{
+	switch (end) {
+	case MACHINE_FAILED:
+		return cli_fail("run", CLI_HOST, "%s", machine_failure(s->m));
+	case MACHINE_TRIPLE_FAULT:
+		return cli_fail("run", CLI_TRIPLE, "the guest ended in a triple fault");
+	case MACHINE_STOPPED:
+		fprintf(stderr, "sluice: stopped by %s\n",
+			*s->stopped_by ? s->stopped_by : "itself");
+		return CLI_OK;
+	default:
+		if (s->opts->verbose)
+			fprintf(stderr, "sluice: ended: %s\n", machine_end_name(end));
+		return CLI_OK;
+	}
+}
+
+/* One life of the guest after the other, until it does not come back. */
+static int session_lives(struct session *s)
+{
+	char why[VMM_WHY_MAX] = "";
+	enum machine_end end;
+	int err;
+
+	for (;;) {
+		err = machine_start(s->m, why);
+		if (err)
+			return cli_fail("run", CLI_HOST, "%s", why);
+		session_loop(s);
+		end = machine_wait(s->m, -1);
+		if (end != MACHINE_RESET || s->opts->no_reboot || *s->stopped_by)
+			return session_ended(s, end);
+		if (s->opts->verbose)
+			fprintf(stderr, "sluice: the guest reboots\n");
+		err = machine_reset(s->m, why);
+		if (err)
+			return cli_fail("run", CLI_HOST, "%s", why);
+	}
+}
+
+/* Blocked in every thread, read by this one. */
+static int signals_open(void)
+{
+	static const int stops[] = {
+		SIGTERM,
+		SIGINT,
+		SIGHUP,
+		SIGQUIT,
+		SIGTSTP,
+		SIGCONT,
+	};
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(stops) / sizeof(stops[0]); i++)
+		sigaddset(&set, stops[i]);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	/* a console that went away is an error of write(), not the end */
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void disks_report(struct machine *m)
+{
+	for (unsigned i = 0; i < machine_devices(m); i++) {
+		struct device_report r;
+
+		machine_device_report(m, i, &r);
+		if (strcmp(r.kind, "disk")) {
+			fprintf(stderr, "sluice: %s: port %s\n", r.model, r.port_kind);
+			continue;
+		}
+		fprintf(stderr, "sluice: %s: engine=%s direct=%s on %s%s%s\n", r.model,
+			blk_engine_name(r.blk.engine), r.blk.direct ? "on" : "off",
+			r.blk.file_system, *r.blk.note ? ": " : "", r.blk.note);
+	}
+}
+
+static int console_open(struct run_options *o)
+{
+	if (o->console == RUN_CONSOLE_STDIO)
+		o->cfg.console_out = STDOUT_FILENO;
+	if (o->console != RUN_CONSOLE_FILE)
+		return 0;
+	o->cfg.console_out =
+		open(o->console_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
+	if (o->cfg.console_out >= 0)
+		return 0;
+	return cli_fail("run", CLI_HOST, "--console file=%.100s: cannot be written: %s",
+		o->console_file, strerror(errno));
+}
+
+static int session_run(struct session *s)
+{
+	char why[VMM_WHY_MAX] = "";
+	int err, status;
+
+	err = machine_create(&s->m, &s->opts->cfg, why);
+	if (err)
+		return cli_fail("run", machine_error_is_usage(err) ? CLI_USAGE : CLI_HOST, "%s",
+			*why ? why : strerror(-err));
+	if (s->opts->verbose)
+		disks_report(s->m);
+	if (s->opts->console == RUN_CONSOLE_STDIO) {
+		s->input_open = true;
+		terminal_open(&s->tty, STDIN_FILENO);
+		terminal_raw(&s->tty);
+	}
+	status = session_lives(s);
+	terminal_restore(&s->tty);
+	if (s->opts->counters)
+		run_counters_print(s->m);
+	machine_destroy(s->m);
+	return status;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	static struct run_options opts; /* large */
+	struct session s = {.opts = &opts, .sig_fd = -1};
+	int status = run_options_parse(&opts, argc, argv);
+
+	if (status != RUN_GO)
+		goto out;
+	s.sig_fd = signals_open();
+	if (s.sig_fd < 0) {
+		status = cli_fail("run", CLI_HOST, "signalfd: %s", strerror(errno));
+		goto out;
+	}
+	status = console_open(&opts);
+	if (!status)
+		status = session_run(&s);
+	if (opts.console == RUN_CONSOLE_FILE && opts.cfg.console_out >= 0)
+		close(opts.cfg.console_out);
+	close(s.sig_fd);
+out:
+	machine_config_free(&opts.cfg);
+	return status;
+}

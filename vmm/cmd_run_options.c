@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The options of `sluice run`, and the table behind --counters. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/cli_run_priv.h"
+
+#define MEMORY_MIN     (2ull << 20)
+#define IO_THREADS_MAX 16u
+#define POLL_US_MAX    1000000u
+
+static const char help[] =
+	"Usage: sluice run --kernel FILE [OPTION]...\n"
+	"\n"
+	"Runs one guest until it powers off or is stopped. --key value and --key=value\n"
+	"are the same. --disk and --net may be given several times.\n"
+	"\n"
+	"  --kernel FILE        an ELF image with a PVH note (vmlinux, not bzImage)\n"
+	"  --cmdline TEXT       the kernel's command line (empty)\n"
+	"  --cpus N             processors, 1 to 64 (1)\n"
+	"  --memory SIZE        guest memory with a unit: 512M, 1G; a multiple of 2M\n"
+	"                       (256M)\n"
+	"  --hugepages          guest memory on the host's 2 MiB pages\n"
+	"  --disk KEY=VALUE,... a disk, see below\n"
+	"  --net KEY=VALUE,...  a network card, see below\n"
+	"  --io-threads N       threads that do the devices' I/O, 1 to 16 (1)\n"
+	"  --poll-us N          longest time an I/O thread polls before it sleeps, in\n"
+	"                       microseconds; 0: it never polls (200)\n"
+	"  --no-io-uring        I/O threads wait with epoll instead\n"
+	"  --console WHERE      the first serial port: stdio, none or file=PATH (stdio)\n"
+	"  --no-reboot          end when the guest reboots\n"
+	"  --counters           print what the run cost at its end, on standard error\n"
+	"  --verbose            say which engine was chosen for each disk\n"
+	"  --help               this text\n"
+	"\n"
+	"Keys of --disk (a comma inside a value is written ,,):\n"
+	"  path=FILE            a raw image or a block device; or fd=N, open already\n"
+	"  model=MODEL          virtio-blk or ide (virtio-blk)\n"
+	"  engine=ENGINE        io_uring, aio, threads or auto (auto)\n"
+	"  direct=on|off|auto   past the host's page cache (auto)\n"
+	"  readonly=on|off      also ro (off)\n"
+	"  serial=TEXT          up to 20 characters\n"
+	"  sqpoll=on|off        io_uring: a kernel thread takes submissions (off)\n"
+	"  registered=on|off    io_uring: guest memory registered, pinned (off)\n"
+	"  and with virtio-blk:\n"
+	"  queues=N             1 to 64 (1)\n"
+	"  queue-size=N         requests in one queue: 2, 4, 8 ... 1024 (256)\n"
+	"  ring=split|packed    queue layout offered (split)\n"
+	"  indirect=on|off      indirect descriptors (on)\n"
+	"  event-idx=on|off     event indices (on)\n"
+	"  in-order=on|off      in-order completion (off)\n"
+	"\n"
+	"Keys of --net:\n"
+	"  tap=NAME             a tap interface, made if it does not exist;\n"
+	"                       or fd=N; or mem=sink|source|echo, a port in memory\n"
+	"  model=MODEL          virtio-net, e1000 or ne2k_pci (virtio-net)\n"
+	"  mac=ADDRESS          as 52:54:00:12:34:56 (made up)\n"
+	"  and with virtio-net:\n"
+	"  queues=N             queue pairs, 1 to 16 (1)\n"
+	"  mergeable=on|off     mergeable receive buffers (on)\n"
+	"  offload=on|off       checksum and segmentation offload (on)\n"
+	"  ring=, queue-size=, indirect=, event-idx=, in-order= as above\n"
+	"\n"
+	"On a terminal, Ctrl-A x quits, Ctrl-A a sends Ctrl-A, Ctrl-A h helps. SIGTERM\n"
+	"and SIGINT stop the guest cleanly, with all accepted writes on disk.\n"
+	"\n"
+	"Exit status: 0 the guest powered off or was stopped, 1 the host would not,\n"
+	"2 a mistake in the options, 3 the guest ended in a triple fault.\n"
+	"\n"
+	"Examples:\n"
+	"  sluice run --kernel vmlinux --cmdline console=ttyS0 --memory 1G \\\n"
+	"             --disk path=web.img --net tap=tap0\n"
+	"  sluice run --kernel guest.elf --disk path=old.img,model=ide,ro=on \\\n"
+	"             --net mem=echo,model=ne2k_pci --console file=serial.log\n";
+
+enum {
+	O_KERNEL,
+	O_CMDLINE,
+	O_CPUS,
+	O_MEMORY,
+	O_HUGEPAGES,
+	O_DISK,
+	O_NET,
+	O_IO_THREADS,
+	O_POLL_US,
+	O_NO_IO_URING,
+	O_CONSOLE,
+	O_NO_REBOOT,
+	O_COUNTERS,
+	O_VERBOSE,
+	O_HELP,
+	O_HELP_SHORT,
+	O_COUNT,
+};
+
+static const struct cli_option options[] = {
+	[O_KERNEL] = {"--kernel", true},
+	[O_CMDLINE] = {"--cmdline", true},
+	[O_CPUS] = {"--cpus", true},
+	[O_MEMORY] = {"--memory", true},
+	[O_HUGEPAGES] = {"--hugepages", false},
+	[O_DISK] = {"--disk", true},
+	[O_NET] = {"--net", true},
+	[O_IO_THREADS] = {"--io-threads", true},
+	[O_POLL_US] = {"--poll-us", true},
+	[O_NO_IO_URING] = {"--no-io-uring", false},
+	[O_CONSOLE] = {"--console", true},
+	[O_NO_REBOOT] = {"--no-reboot", false},
+	[O_COUNTERS] = {"--counters", false},
+	[O_VERBOSE] = {"--verbose", false},
+	[O_HELP] = {"--help", false},
+	[O_HELP_SHORT] = {"-h", false},
+	[O_COUNT] = {NULL, false},
+};
+
+static int usage(const char *why)
+{
+	return cli_fail("run", CLI_USAGE, "%s", why);
+}
+
+static int count_parse(
+	const char *option, const char *text, unsigned min, unsigned max, unsigned *out)
+{
+	unsigned long v;
+	char *end;
+
+	errno = 0;
+	v = strtoul(text, &end, 10);
+	if (*text < '0' || *text > '9' || errno || *end || v < min || v > max)
+		return cli_fail("run", CLI_USAGE, "%s %.40s: not a number in range; use %u to %u",
+			option, text, min, max);
+	*out = (unsigned)v;
+	return RUN_GO;
+}
+
+static int memory_parse(const char *text, uint64_t *out)
+{
+	if (vmm_size_parse(text, out))
+		return cli_fail("run", CLI_USAGE,
+			"--memory %.40s: not a size; use a number with a unit, as in 512M or 1G",
+			text);
+	if (*out < MEMORY_MIN)
+		return cli_fail("run", CLI_USAGE,
+			"--memory %.40s: too little; add a unit, as in 512M or 1G (at least 2M)",
+			text);
+	if (*out % MEMORY_MIN)
+		return cli_fail("run", CLI_USAGE,
+			"--memory %.40s: not a multiple of 2M; use one, as in %" PRIu64 "M", text,
+			(*out / MEMORY_MIN + 1) * 2);
+	return RUN_GO;
+}
+
+static int console_parse(struct run_options *o, const char *text)
+{
+	if (!strcmp(text, "stdio")) {
+		o->console = RUN_CONSOLE_STDIO;
+	} else if (!strcmp(text, "none")) {
+		o->console = RUN_CONSOLE_NONE;
+	} else if (!strncmp(text, "file=", 5) && text[5]) {
+		o->console = RUN_CONSOLE_FILE;
+		o->console_file = text + 5;
+	} else {
+		return cli_fail("run", CLI_USAGE,
+			"--console %.60s: unknown place; use stdio, none or file=PATH", text);
+	}
+	return RUN_GO;
+}
+
+static int disk_add(struct machine_config *cfg, const char *text)
+{
+	char why[VMM_WHY_MAX];
+
+	if (cfg->ndisks == VMM_DISKS_MAX)
+		return cli_fail("run", CLI_USAGE,
+			"--disk %.60s: too many disks; at most %u are possible", text,
+			VMM_DISKS_MAX);
+	if (disk_config_parse(&cfg->disks[cfg->ndisks], text, why))
+		return usage(why);
+	cfg->ndisks++;
+	return RUN_GO;
+}
+
+static int net_add(struct machine_config *cfg, const char *text)
+{
+	char why[VMM_WHY_MAX];
+
+	if (cfg->nnets == VMM_NETS_MAX)
+		return cli_fail("run", CLI_USAGE,
+			"--net %.60s: too many cards; at most %u are possible", text, VMM_NETS_MAX);
+	if (net_config_parse(&cfg->nets[cfg->nnets], text, why))
+		return usage(why);
+	cfg->nnets++;
+	return RUN_GO;
+}
+
+static int flag_set(struct run_options *o, int option)
+{
+	switch (option) {
+	case O_HUGEPAGES:
+		o->cfg.hugepages = true;
+		break;
+	case O_NO_IO_URING:
+		o->cfg.no_io_uring = true;
+		break;
+	case O_NO_REBOOT:
+		o->no_reboot = true;
+		break;
+	case O_COUNTERS:
+		o->counters = true;
+		break;
+	case O_VERBOSE:
+		o->verbose = true;
+		break;
+	default:
+		fputs(help, stdout);
+		return CLI_OK;
+	}
+	return RUN_GO;
+}
+
+static int option_set(struct run_options *o, int option, const char *value)
+{
+	struct machine_config *cfg = &o->cfg;
+
+	switch (option) {
+	case O_KERNEL:
+		cfg->kernel = value;
+		return RUN_GO;
+	case O_CMDLINE:
+		cfg->cmdline = value;
+		return RUN_GO;
+	case O_CPUS:
+		return count_parse("--cpus", value, 1, VMM_CPUS_MAX, &cfg->cpus);
+	case O_MEMORY:
+		return memory_parse(value, &cfg->memory);
+	case O_DISK:
+		return disk_add(cfg, value);
+	case O_NET:
+		return net_add(cfg, value);
+	case O_IO_THREADS:
+		return count_parse("--io-threads", value, 1, IO_THREADS_MAX, &cfg->io_threads);
+	case O_POLL_US:
+		cfg->poll_set = true;
+		return count_parse("--poll-us", value, 0, POLL_US_MAX, &cfg->poll_us);
+	case O_CONSOLE:
+		return console_parse(o, value);
+	default:
+		return flag_set(o, option);
+	}
+}
+
+int run_options_parse(struct run_options *o, int argc, char **argv)
+{
+	struct cli_args a = {.command = "run", .argc = argc, .argv = argv, .options = options};
+	bool given[O_COUNT] = {false};
+	enum cli_next next;
+	int status;
+
+	memset(o, 0, sizeof(*o));
+	machine_config_init(&o->cfg);
+	while ((next = cli_args_next(&a)) != CLI_END) {
+		if (next == CLI_BAD)
+			return CLI_USAGE;
+		if (next == CLI_WORD)
+			return cli_fail("run", CLI_USAGE,
+				"%.60s: not an option; `sluice run --help` lists them", a.word);
+		if (given[a.option] && a.option != O_DISK && a.option != O_NET)
+			return cli_fail("run", CLI_USAGE, "%s: given twice; give it once",
+				options[a.option].name);
+		given[a.option] = true;
+		status = option_set(o, a.option, a.value);
+		if (status != RUN_GO)
+			return status;
+	}
+	if (!o->cfg.kernel)
+		return usage("--kernel: missing; give --kernel FILE, an ELF image with a PVH note");
+	return RUN_GO;
+}
+
+/* ------------------------------------------------------------------ --counters */
+
+static void device_print(struct machine *m, unsigned i)
+{
+	struct device_report r;
+	const struct device_counters *c;
+
+	machine_device_report(m, i, &r);
+	c = r.counters;
+	fprintf(stderr,
+		"%-12s %12" PRIu64 " %14" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
+		" %8" PRIu64 "\n",
+		r.model, counter_get(&c->requests), counter_get(&c->bytes),
+		counter_get(&c->doorbells), counter_get(&c->exits), counter_get(&c->interrupts),
+		counter_get(&c->errors));
+}
+
+void run_counters_print(struct machine *m)
+{
+	struct machine_counters c;
+
+	machine_counters_get(m, &c);
+	fprintf(stderr, "\n%-34s %14s\n", "COUNTER", "VALUE");
+#define ROW(name, value) fprintf(stderr, "%-34s %14" PRIu64 "\n", name, (uint64_t)(value))
+	ROW("exits to user space", c.vcpu.exits);
+	ROW("  port I/O", c.vcpu.exits_io);
+	ROW("  memory-mapped I/O", c.vcpu.exits_mmio);
+	ROW("  signals", c.vcpu.exits_signal);
+	ROW("  others", c.vcpu.exits_other);
+	ROW("vCPU system calls", c.vcpu.system_calls);
+	ROW("vCPU time, microseconds", c.vcpu.cpu_ns / 1000);
+	ROW("I/O thread system calls", c.io.system_calls);
+	ROW("I/O thread sleeps", c.io.sleeps);
+	ROW("I/O thread time, microseconds", c.io.cpu_ns / 1000);
+	ROW("polling windows that paid", c.io.poll_hits);
+	ROW("polling windows that did not", c.io.poll_misses);
+	ROW("devices' own system calls", c.device_system_calls);
+	ROW("interrupts", c.interrupts);
+	ROW("doorbells", c.doorbells);
+	ROW("posted writes", c.coalesced);
+#undef ROW
+	if (!machine_devices(m))
+		return;
+	fprintf(stderr, "\n%-12s %12s %14s %10s %10s %10s %8s\n", "DEVICE", "REQUESTS", "BYTES",
+		"DOORBELLS", "EXITS", "INTERRUPTS", "ERRORS");
+	for (unsigned i = 0; i < machine_devices(m); i++)
+		device_print(m, i);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The program `sluice`: finds the command. */
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm/cli_priv.h"
+
+static const char help[] =
+	"Usage: sluice COMMAND [OPTION]...\n"
+	"\n"
+	"A virtual machine monitor for Linux hosts with KVM, built around I/O: each\n"
+	"disk and network port is an emulated device or a split one, in one word.\n"
+	"\n"
+	"Commands:\n"
+	"  run          run a guest\n"
+	"  bench        measure emulated devices against split ones\n"
+	"  devices      list device models and their options\n"
+	"  version      print the version\n"
+	"  help         this text, or `sluice help COMMAND`\n"
+	"\n"
+	"Each command has --help.\n"
+	"\n"
+	"Examples:\n"
+	"  sluice run --kernel vmlinux --memory 512M --disk path=web.img\n"
+	"  sluice bench --quick\n"
+	"  sluice devices virtio-blk\n";
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+	{"run", cmd_run},
+	{"bench", cmd_bench},
+	{"devices", cmd_devices},
+	{"version", cmd_version},
+	{"--version", cmd_version},
+};
+
+static int command_run(int argc, char **argv)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (!strcmp(argv[0], commands[i].name))
+			return commands[i].run(argc, argv);
+	return cli_fail("", CLI_USAGE,
+		"%.60s: unknown command; use run, bench, devices, version or help", argv[0]);
+}
+
+int main(int argc, char **argv)
+{
+	char *command_help[] = {NULL, (char *)"--help", NULL};
+
+	if (argc < 2)
+		return cli_fail("", CLI_USAGE,
+			"a command is missing; use run, bench, devices, version or help");
+	if (strcmp(argv[1], "help") && strcmp(argv[1], "--help") && strcmp(argv[1], "-h"))
+		return command_run(argc - 1, argv + 1);
+	if (argc > 2) {
+		command_help[0] = argv[2];
+		return command_run(2, command_help);
+	}
+	fputs(help, stdout);
+	return CLI_OK;
+}
