@@ -133,6 +133,8 @@ static inline bool segs_pull(struct ring_seg **segs, uint32_t *n, void *to, size
 
 /* For kinds. Takes over nothing on failure. d->ops, nqueues, features and so on are set before. */
 int split_init(struct split_device *d, char why[BACKEND_WHY_MAX]);
+/* The last step of creation: from now on the I/O thread polls it. */
+void split_attach(struct split_device *d);
 void split_fini(struct split_device *d);
 /* (io) Completes buffers of a queue; the interrupt follows at batch_end. */
 void split_queue_push(struct split_queue *q, const struct ring_used *used, uint32_t n);
@@ -158,26 +160,29 @@ static inline bool split_queue_live(const struct split_queue *q)
 /* ------------------------------------------------------------------ receiving from a port */
 
 /*
- * When to ask a port for frames. A port with a descriptor is asked after the descriptor was
- * readable, and now and then while the thread is awake anyway; it is watched during sleep only
- * while there is room for what it would give.
+ * When to ask a port for frames. A port that only its descriptor can tell about (a tap) is asked
+ * after that was readable, and now and then while the thread is awake anyway; others are asked when
+ * they say so. The descriptor is watched during sleep only while there is room for what it would
+ * give.
  */
 struct port_rx {
 	struct io_thread *io;
 	struct net_port *port;
 	unsigned queue;
 	int fd;
-	bool maybe; /* it was readable and has not been found empty since */
+	bool exact; /* net_port_rx_ready() tells the truth */
+	bool maybe; /* the descriptor was readable and has not been found empty since */
 	bool watching;
 	uint64_t next_try_ns;
 	struct io_watch watch;
+	struct io_timer timer;
 };
 
 void port_rx_init(struct port_rx *rx, struct io_thread *io, struct net_port *port, unsigned queue);
 bool port_rx_due(struct port_rx *rx);
 /* After a receive: fewer frames than asked for mean that the port is empty. */
 void port_rx_asked(struct port_rx *rx, unsigned asked, unsigned got);
-/* Before sleep: watch the port or not. True: an unwatchable port has frames now. */
+/* Before sleep, room: frames could be stored. True: there are frames now, do not sleep. */
 bool port_rx_sleep(struct port_rx *rx, bool room);
 void port_rx_stop(struct port_rx *rx);
 

@@ -151,6 +151,8 @@ struct split_call {
 	unsigned q;
 	const struct split_queue_config *cfg;
 	struct ring_device_state *state;
+	struct state_writer *writer;
+	struct state_reader *reader;
 	int err;
 };
 
@@ -288,14 +290,32 @@ void split_queue_state_get(struct split_device *d, unsigned q, struct ring_devic
 		io_thread_call(d->io, split_state_io, &c);
 }
 
+static void split_save_io(void *ctx)
+{
+	struct split_call *c = ctx;
+
+	c->d->ops->save(c->d, c->writer);
+}
+
 void split_save(struct split_device *d, struct state_writer *w)
 {
-	d->ops->save(d, w);
+	struct split_call c = {.d = d, .writer = w};
+
+	io_thread_call(d->io, split_save_io, &c);
+}
+
+static void split_load_io(void *ctx)
+{
+	struct split_call *c = ctx;
+
+	c->d->ops->load(c->d, c->reader);
 }
 
 void split_load(struct split_device *d, struct state_reader *r)
 {
-	d->ops->load(d, r);
+	struct split_call c = {.d = d, .reader = r};
+
+	io_thread_call(d->io, split_load_io, &c);
 }
 
 /* ------------------------------------------------------------------ quiesce and reset */
@@ -422,13 +442,6 @@ void split_reset(struct split_device *d, void (*done)(void *ctx), void *ctx)
 
 /* ------------------------------------------------------------------ life */
 
-static void split_attach_io(void *ctx)
-{
-	struct split_device *d = ctx;
-
-	io_poller_add(d->io, &d->poller);
-}
-
 int split_init(struct split_device *d, char why[BACKEND_WHY_MAX])
 {
 	d->queues = calloc(d->nqueues, sizeof(*d->queues));
@@ -445,8 +458,19 @@ int split_init(struct split_device *d, char why[BACKEND_WHY_MAX])
 		.sleep = split_sleep,
 		.wake = split_wake,
 		.batch_end = split_batch_end};
-	io_thread_call(d->io, split_attach_io, d);
 	return 0;
+}
+
+static void split_attach_io(void *ctx)
+{
+	struct split_device *d = ctx;
+
+	io_poller_add(d->io, &d->poller);
+}
+
+void split_attach(struct split_device *d)
+{
+	io_thread_call(d->io, split_attach_io, d);
 }
 
 void split_fini(struct split_device *d)

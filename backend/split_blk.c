@@ -409,6 +409,7 @@ int split_blk_create(struct split_device **out, struct io_thread *io, const stru
 	err = split_init(&v->common, why);
 	if (err)
 		goto close_channel;
+	split_attach(&v->common);
 	*out = &v->common;
 	return 0;
 
