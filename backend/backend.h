@@ -457,6 +457,8 @@ int legacy_net_queue(struct legacy_net *net, const void *frame, uint32_t len);
 /* (io) from transmit(): hands frames over now; how many the port took (the rest: transmit() runs
  * again when it can). */
 unsigned legacy_net_send(struct legacy_net *net, struct net_packet *const *pkts, unsigned n);
+/* Frames that legacy_net_queue() had no room for. Any thread. */
+uint64_t legacy_net_dropped(const struct legacy_net *net);
 /* Any thread: receive_room() may be true again. */
 void legacy_net_rx_resume(struct legacy_net *net);
 /* Waits until nothing queued is unsent. Stops receiving until legacy_net_resume(). Not from the I/O
