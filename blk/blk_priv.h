@@ -39,9 +39,10 @@ struct blk_image {
 			    */
 	uint32_t mem_align; /* of buffers, when direct */
 	_Atomic unsigned can;
+	bool engine_auto;
 	bool sqpoll;
 	bool registered_memory;
-	struct blk_info info; /* note is guarded by lock, the rest does not change after opening */
+	struct blk_info info; /* note and engine are guarded by lock, the rest does not change */
 	pthread_mutex_t lock;
 	char name[160]; /* for messages: the path, or "fd N" */
 };
@@ -189,6 +190,8 @@ static inline void blk_queue_splice(struct blk_queue *to, struct blk_queue *from
 }
 
 /* image.c */
+enum blk_engine blk_image_engine(struct blk_image *image);
+void blk_image_engine_set(struct blk_image *image, enum blk_engine engine);
 void blk_why(char *why, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void blk_image_note(struct blk_image *image, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

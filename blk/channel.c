@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "blk/blk_priv.h"
 
@@ -19,6 +20,25 @@ static const struct blk_engine_ops *const channel_engines[] = {
 	[BLK_ENGINE_THREADS] = &blk_engine_threads,
 };
 
+static int channel_open_engine(
+	struct blk_channel *ch, const struct blk_channel_options *opts, char *why)
+{
+	enum blk_engine engine = blk_image_engine(ch->image);
+	int rc;
+
+	ch->ops = channel_engines[engine];
+	rc = ch->ops->open(ch, opts, why);
+	/* A limit was reached since the image was opened; threads ask for the least. */
+	if (rc && ch->image->engine_auto && engine != BLK_ENGINE_THREADS) {
+		blk_image_note(
+			ch->image, "%s: %s: using threads", blk_engine_name(engine), strerror(-rc));
+		blk_image_engine_set(ch->image, BLK_ENGINE_THREADS);
+		ch->ops = &blk_engine_threads;
+		rc = ch->ops->open(ch, opts, why);
+	}
+	return rc;
+}
+
 int blk_channel_open(struct blk_channel **out, struct blk_image *image,
 	const struct blk_channel_options *opts, char why[BLK_WHY_MAX])
 {
@@ -33,12 +53,11 @@ int blk_channel_open(struct blk_channel **out, struct blk_image *image,
 	if (!opts)
 		opts = &defaults;
 	ch->image = image;
-	ch->ops = channel_engines[image->info.engine];
 	ch->depth = opts->depth ? opts->depth : BLK_DEPTH_DEFAULT;
 	if (ch->depth > BLK_DEPTH_MAX)
 		ch->depth = BLK_DEPTH_MAX;
 	ch->pool.event_fd = -1;
-	rc = ch->ops->open(ch, opts, why);
+	rc = channel_open_engine(ch, opts, why);
 	if (rc) {
 		free(ch);
 		return rc;

@@ -64,7 +64,8 @@ static int uring_probe_operations(struct io_uring *ring)
 int blk_uring_probe(char *reason, size_t size)
 {
 	struct io_uring ring;
-	int rc = io_uring_queue_init(2, &ring, 0);
+	/* As large as a channel's, for its memory may count against a limit. */
+	int rc = io_uring_queue_init(BLK_DEPTH_DEFAULT, &ring, 0);
 
 	if (!rc) {
 		rc = uring_probe_operations(&ring);
@@ -75,6 +76,8 @@ int blk_uring_probe(char *reason, size_t size)
 			"not permitted (sysctl kernel.io_uring_disabled, or a seccomp filter)");
 	else if (rc == -ENOSYS)
 		snprintf(reason, size, "not in this kernel (5.6 or later has it)");
+	else if (rc == -ENOMEM)
+		snprintf(reason, size, "no memory for a ring (raise ulimit -l)");
 	else if (rc)
 		snprintf(reason, size, "not available: %s", strerror(-rc));
 	return rc;

@@ -69,6 +69,23 @@ void blk_image_note(struct blk_image *image, const char *format, ...)
 	pthread_mutex_unlock(&image->lock);
 }
 
+enum blk_engine blk_image_engine(struct blk_image *image)
+{
+	enum blk_engine engine;
+
+	pthread_mutex_lock(&image->lock);
+	engine = image->info.engine;
+	pthread_mutex_unlock(&image->lock);
+	return engine;
+}
+
+void blk_image_engine_set(struct blk_image *image, enum blk_engine engine)
+{
+	pthread_mutex_lock(&image->lock);
+	image->info.engine = engine;
+	pthread_mutex_unlock(&image->lock);
+}
+
 static const char *image_kind(mode_t mode)
 {
 	if (S_ISDIR(mode))
@@ -241,6 +258,7 @@ int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BL
 	image->fd = opts->path ? -1 : opts->fd;
 	image->fd_buffered = -1;
 	image->info.readonly = opts->readonly;
+	image->engine_auto = opts->engine == BLK_ENGINE_AUTO;
 	image->sqpoll = opts->sqpoll;
 	image->registered_memory = opts->registered_memory;
 	if (opts->path)
