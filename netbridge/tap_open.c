@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ethtool.h>
+#include <linux/filter.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
@@ -82,7 +83,7 @@ static int tap_device_error(int err, char why[NET_WHY_MAX])
 	case -ENXIO:
 		return net_why(why, err,
 			"tap: no " TAP_DEVICE " here; load the module (modprobe tun), or hand over "
-					      "an open tap with fd=N");
+			"an open tap with fd=N");
 	case -EACCES:
 	case -EPERM:
 		return net_why(why, -EPERM,
@@ -176,6 +177,24 @@ static int tap_open_name(struct tap_port *t, const char *name, char why[NET_WHY_
 
 /* ------------------------------------------------------------------ by descriptor */
 
+/*
+ * TUNGETIFF's bit for "no packet information" is also its bit for "no filter", and so says the
+ * former only while there is one: this attaches one that lets everything pass, for the time of the
+ * question.
+ */
+static bool tap_fd_has_no_pi(int fd, struct ifreq *ifr)
+{
+	struct sock_filter pass = {.code = BPF_RET | BPF_K, .k = ~0u};
+	struct sock_fprog filter = {.len = 1, .filter = &pass};
+	bool no_pi;
+
+	if (!(ifr->ifr_flags & IFF_NO_PI) || ioctl(fd, TUNATTACHFILTER, &filter))
+		return ifr->ifr_flags & IFF_NO_PI;
+	no_pi = !ioctl(fd, TUNGETIFF, ifr) && ifr->ifr_flags & IFF_NO_PI;
+	ioctl(fd, TUNDETACHFILTER, &filter);
+	return no_pi;
+}
+
 static int tap_fd_check(
 	struct tap_port *t, const struct net_tap_options *opts, unsigned i, char why[NET_WHY_MAX])
 {
@@ -190,7 +209,7 @@ static int tap_fd_check(
 			fd);
 	if (!(ifr.ifr_flags & IFF_TAP))
 		return net_why(why, -EINVAL, "tap fd=%d: %s is a tun, not a tap", fd, ifr.ifr_name);
-	if (!(ifr.ifr_flags & IFF_NO_PI))
+	if (!tap_fd_has_no_pi(fd, &ifr))
 		return net_why(why, -EINVAL,
 			"tap fd=%d: %s has packet information in front of frames; open it "
 			"with IFF_NO_PI",
