@@ -18,6 +18,8 @@ int ring_device_area(struct ring_device *dev, uint64_t gpa, uint64_t bytes, uint
 int ring_device_init(
 	struct ring_device *dev, const struct ring_device_config *cfg, const struct ring_mem *mem)
 {
+	int rc;
+
 	if (!ring_size_valid(cfg->layout, cfg->size) || !cfg->slots || !mem->nregions ||
 		!cfg->chain_max || cfg->chain_max > 65535)
 		return -RING_EINVAL;
@@ -30,11 +32,13 @@ int ring_device_init(
 		.signalled_valid = true,
 		.bell_on = true,
 	};
+	rc = cfg->layout == RING_SPLIT ? ring_split_device_areas(dev)
+				       : ring_packed_device_areas(dev);
+	if (rc)
+		return rc;
 	for (uint32_t i = 0; i < cfg->size; i++)
 		cfg->slots[i] = (struct ring_device_slot){0};
-	if (cfg->layout == RING_SPLIT)
-		return ring_split_device_areas(dev);
-	return ring_packed_device_areas(dev);
+	return 0;
 }
 
 int ring_device_pop(struct ring_device *dev, struct ring_chain *chains, uint32_t max,
