@@ -148,6 +148,7 @@ struct ide_disk {
 	struct ide_channel *channel;
 	unsigned unit;
 	struct legacy_disk *link;
+	uint64_t link_calls; /* its system calls already counted */
 	struct histogram latency;
 	uint64_t sectors;
 	bool readonly;

@@ -270,22 +270,22 @@ static void ide_step_done(struct ide_channel *ch)
 		ide_chunk_end(ch);
 }
 
-/* On the I/O thread. */
-static void ide_request_done(struct legacy_request *request, int res)
+/* What this disk alone cost the I/O thread: its channel's calls and the interrupt line's. */
+static void ide_calls_count(struct ide_disk *disk, bool line_changed)
 {
-	struct ide_channel *ch =
-		(struct ide_channel *)((char *)request - offsetof(struct ide_channel, request));
-	struct ide_controller *ctl = ch->controller;
+	struct blk_channel_counters c;
+	uint64_t calls = line_changed && machine_has_kvm(disk->device.machine);
+
+	legacy_disk_counters_get(disk->link, &c);
+	calls += c.system_calls - disk->link_calls;
+	disk->link_calls = c.system_calls;
+	counter_add(&disk->device.counters.system_calls, calls);
+}
+
+static void ide_request_end(struct ide_channel *ch, int res)
+{
 	struct ide_transfer *x = &ch->xfer;
 
-	/*
-	 * What the guest wrote before this completion takes effect before it, although KVM still
-	 * has it: a cleared interrupt bit must not wipe out the one set below.
-	 */
-	if (machine_has_kvm(ctl->device.machine))
-		machine_coalesced_drain(ctl->device.machine);
-
-	pthread_mutex_lock(&ctl->device.lock);
 	x->inflight = false;
 	if (x->dma)
 		ide_dma_dirty(ch);
@@ -299,6 +299,28 @@ static void ide_request_done(struct legacy_request *request, int res)
 	} else {
 		ide_step_done(ch);
 	}
+}
+
+/* On the I/O thread. */
+static void ide_request_done(struct legacy_request *request, int res)
+{
+	struct ide_channel *ch =
+		(struct ide_channel *)((char *)request - offsetof(struct ide_channel, request));
+	struct ide_controller *ctl = ch->controller;
+	struct ide_disk *disk = ch->xfer.disk; /* nobody changes it while the request is out */
+	bool level;
+
+	/*
+	 * What the guest wrote before this completion takes effect before it, although KVM still
+	 * has it: a cleared interrupt bit must not wipe out the one set below.
+	 */
+	if (machine_has_kvm(ctl->device.machine))
+		machine_coalesced_drain(ctl->device.machine);
+
+	pthread_mutex_lock(&ctl->device.lock);
+	level = ch->irq_level;
+	ide_request_end(ch, res);
+	ide_calls_count(disk, ch->irq_level != level);
 	pthread_mutex_unlock(&ctl->device.lock);
 }
 
