@@ -8,7 +8,7 @@
 
 #include "vmm/cli_run_priv.h"
 
-#define MEMORY_MIN     (2ull << 20)
+#define MEMORY_MIN     (UINT64_C(2) << 20)
 #define IO_THREADS_MAX 16u
 #define POLL_US_MAX    1000000u
 
