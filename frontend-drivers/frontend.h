@@ -170,10 +170,14 @@ void cpu_irq_eoi(void);
  */
 void cpu_idle(uint32_t seen);
 void cpu_idle_until(uint32_t seen, uint64_t deadline);
+/* As cpu_idle(), but never for more than 2 s: a device that forgets to interrupt is noticed. */
+void cpu_idle_guarded(uint32_t seen);
 
-/* Routes a legacy line (0 .. 23) to a vector through the I/O APIC, active high; or masks it. */
-void cpu_line_route(unsigned line, uint8_t vector, bool level);
-void cpu_line_mask(unsigned line);
+/*
+ * The vector of a legacy line (0 .. 23), routed through the I/O APIC, active high, on first use;
+ * all devices on a line share it. 0: no such line, or no vector left.
+ */
+uint8_t cpu_line_vector(unsigned line, bool level);
 
 /* What was running when an exception came. */
 struct cpu_exception {

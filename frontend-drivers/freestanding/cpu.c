@@ -17,6 +17,7 @@
 #define IOAPIC_WINDOW 0xfec00010u
 #define IOAPIC_TABLE  0x10u
 #define IOAPIC_LEVEL  0x8000u
+#define IOAPIC_LINES  24u
 
 #define VECTOR_TIMER    0x30u
 #define VECTOR_SPURIOUS 0xffu
@@ -27,6 +28,7 @@
 /* KVM's timer runs at 1 GHz; a wrong guess only makes a halt end early or late. */
 #define TIMER_MAX_NS 4000000000u
 #define TIMER_MIN_NS 2000u
+#define GUARD_NS     2000000000u
 
 extern uint64_t entry_idt3[512];
 extern uint64_t entry_idt0[512];
@@ -40,6 +42,9 @@ extern const uint8_t entry_irq_ignore[];
 void entry_halt(uint32_t seen);
 
 static uint8_t next_vector = CPU_VECTOR_FIRST;
+static bool timer_ready;
+static uint64_t guard_until; /* when the timer ends a halt that nothing else ends */
+static uint8_t line_vectors[IOAPIC_LINES];
 
 static void gate_set(uint64_t *idt, unsigned vector, const void *to, uint16_t cs, uint8_t type)
 {
@@ -114,6 +119,16 @@ void cpu_idle(uint32_t seen)
 	entry_halt(seen);
 }
 
+static void timer_arm(uint64_t ns)
+{
+	if (!timer_ready) {
+		timer_ready = true;
+		mmio_write32(LAPIC_TIMER_DIV, 0xb); /* by 1 */
+		mmio_write32(LAPIC_LVT_TIMER, VECTOR_TIMER);
+	}
+	mmio_write32(LAPIC_TIMER_INIT, (uint32_t)ns);
+}
+
 void cpu_idle_until(uint32_t seen, uint64_t deadline)
 {
 	uint64_t now = clock_now();
@@ -128,11 +143,21 @@ void cpu_idle_until(uint32_t seen, uint64_t deadline)
 	}
 	if (ns > TIMER_MAX_NS)
 		ns = TIMER_MAX_NS;
-	mmio_write32(LAPIC_TIMER_DIV, 0xb);
-	mmio_write32(LAPIC_LVT_TIMER, VECTOR_TIMER);
-	mmio_write32(LAPIC_TIMER_INIT, (uint32_t)ns);
+	guard_until = 0;
+	timer_arm(ns);
 	cpu_idle(seen);
 	mmio_write32(LAPIC_TIMER_INIT, 0);
+}
+
+void cpu_idle_guarded(uint32_t seen)
+{
+	uint64_t now = clock_now();
+
+	if (now + clock_from_ns(GUARD_NS / 2) > guard_until) {
+		guard_until = now + clock_from_ns(GUARD_NS);
+		timer_arm(GUARD_NS);
+	}
+	cpu_idle(seen);
 }
 
 static void ioapic_write(unsigned reg, uint32_t v)
@@ -141,18 +166,19 @@ static void ioapic_write(unsigned reg, uint32_t v)
 	mmio_write32(IOAPIC_WINDOW, v);
 }
 
-void cpu_line_route(unsigned line, uint8_t vector, bool level)
+uint8_t cpu_line_vector(unsigned line, bool level)
 {
-	if (line > 23)
-		return;
-	ioapic_write(IOAPIC_TABLE + 2 * line + 1, 0);
-	ioapic_write(IOAPIC_TABLE + 2 * line, vector | (level ? IOAPIC_LEVEL : 0));
-}
-
-void cpu_line_mask(unsigned line)
-{
-	if (line <= 23)
-		ioapic_write(IOAPIC_TABLE + 2 * line, LAPIC_MASKED);
+	if (line >= IOAPIC_LINES)
+		return 0;
+	if (!line_vectors[line]) {
+		line_vectors[line] = cpu_vector_alloc();
+		if (!line_vectors[line])
+			return 0;
+		ioapic_write(IOAPIC_TABLE + 2 * line + 1, 0);
+		ioapic_write(
+			IOAPIC_TABLE + 2 * line, line_vectors[line] | (level ? IOAPIC_LEVEL : 0));
+	}
+	return line_vectors[line];
 }
 
 void cpu_others_start(uint32_t trampoline)
