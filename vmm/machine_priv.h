@@ -34,10 +34,10 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
-	bool joinable;    /* under run_lock */
-	bool parked;      /* under run_lock */
-	bool exited;      /* under run_lock */
-	_Atomic int tid;  /* 0: no thread */
+	bool joinable;   /* under run_lock */
+	bool parked;     /* under run_lock */
+	bool exited;     /* under run_lock */
+	_Atomic int tid; /* 0: no thread */
 	_Atomic uint64_t exits, exits_io, exits_mmio, exits_signal, exits_other, system_calls;
 	_Atomic uint64_t cpu_ns; /* final value, set when the thread ends */
 };
@@ -200,7 +200,8 @@ void kvm_state_save(struct machine *m, struct state_writer *w);
 void kvm_state_load(struct machine *m, struct state_reader *r);
 
 /* machine_run.c */
-/* For vCPU threads, after KVM_RUN was interrupted: parks while the machine is paused. False: leave. */
+/* For vCPU threads, after KVM_RUN was interrupted: parks while the machine is paused. False: leave.
+ */
 bool machine_vcpu_continue(struct vcpu *v);
 void machine_fail(struct machine *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void machine_kick(struct machine *m);

@@ -161,8 +161,8 @@ void pci_intx_set(struct pci_device *pci, bool asserted);
 /* Gives every BAR an address and turns decoding and bus mastering on (no firmware does it). */
 int pci_assign_all(struct machine *m);
 void pci_device_reset(struct pci_device *pci);
-void pci_device_save(
-	struct pci_device *pci, struct state_writer *w); /* config space, BARs, INTx, MSI-X */
+/* Config space, BARs, INTx, MSI-X: in the section that is open, or else in one of their own. */
+void pci_device_save(struct pci_device *pci, struct state_writer *w);
 void pci_device_load(struct pci_device *pci, struct state_reader *r);
 void pci_device_free(struct pci_device *pci);
 
