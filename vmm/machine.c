@@ -42,6 +42,15 @@ void device_add(struct machine *m, struct device *d, const struct device_ops *op
 	*at = d;
 }
 
+struct device *machine_device_find(const struct machine *m, const char *name)
+{
+	struct device *d = m->devices;
+
+	while (d && strcmp(d->name, name))
+		d = d->next;
+	return d;
+}
+
 bool machine_has_kvm(const struct machine *m)
 {
 	return m->vm_fd >= 0;

@@ -106,11 +106,6 @@ static uint64_t vcpu_cpu_ns(struct machine *m, struct vcpu *v)
 	return ns;
 }
 
-static const struct device_counters *device_counters_of(struct device *d)
-{
-	return d->ops->counters ? d->ops->counters(d) : &d->counters;
-}
-
 static void machine_vcpu_counters(struct machine *m, struct vcpu_counters *out)
 {
 	for (unsigned i = 0; m->vcpus && i < m->cfg.cpus; i++) {
@@ -148,6 +143,9 @@ void machine_counters_get(struct machine *m, struct machine_counters *out)
 		out->doorbells += counter_get(&c->doorbells);
 		out->coalesced += counter_get(&c->coalesced);
 		out->device_system_calls += counter_get(&c->system_calls);
+		/* signals are the transport's, wherever requests are counted */
+		if (c != &d->counters)
+			out->device_system_calls += counter_get(&d->counters.system_calls);
 	}
 	for (unsigned i = 0; i < m->nunits; i++) {
 		struct net_counters net;

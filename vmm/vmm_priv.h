@@ -192,9 +192,6 @@ struct device_ops {
 		struct state_reader *r);   /* quiesced; errors through r->error, hostile input */
 	void (*destroy)(struct device *d); /* quiesced; frees d */
 	const struct histogram *(*latency)(struct device *d, unsigned queue); /* NULL: none */
-	/* Where this device counts, if not in d->counters (split devices have their own). NULL op:
-	 * d->counters. */
-	const struct device_counters *(*counters)(struct device *d);
 };
 
 /* Embedded first by every model, the machine's own (serial, PM ...) and the user's. */
