@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* 82540EM: registers, EEPROM, PHY, interrupts and life. The rings are in e1000_tx.c and e1000_rx.c.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/e1000_priv.h"
+
+#define EEPROM_SUM     0xbabau
+#define EE_OP_BITS     9u /* start bit, two of opcode, six of address */
+#define EE_OP_READ     6u
+#define MDIC_OP_WRITE  1u
+#define MDIC_OP_READ   2u
+#define MDIC_READY     (1u << 28)
+#define MDIC_ERROR     (1u << 30)
+#define MDIC_I         (1u << 29)
+#define EERD_START     (1u << 0)
+#define EERD_DONE      (1u << 4)
+#define PHY_CTRL       0u
+#define PHY_RESET      0x8000u
+#define PHY_AN_RESTART 0x0200u
+
+/* ------------------------------------------------------------------ interrupts and statistics */
+
+static void irq_update(struct e1000 *e)
+{
+	pci_intx_set(&e->pci, (e1000_reg(e, REG_ICR) & e1000_reg(e, REG_IMS)) != 0);
+}
+
+void e1000_interrupt(struct e1000 *e, uint32_t causes)
+{
+	e->regs[REG_ICR / 4] |= causes;
+	irq_update(e);
+}
+
+void e1000_stat_add(struct e1000 *e, unsigned reg, uint32_t n)
+{
+	e->regs[reg / 4] += n;
+}
+
+struct e1000_ring e1000_ring_get(const struct e1000 *e, unsigned base_reg)
+{
+	struct e1000_ring r = {
+		.base = (e1000_reg(e, base_reg) & ~15ull) | (uint64_t)e1000_reg(e, base_reg + 4)
+								    << 32,
+		.n = (e1000_reg(e, base_reg + 8) & 0xfff80) / E1000_DESC,
+		.head = e1000_reg(e, base_reg + 0x10) & 0xffff,
+		.tail = e1000_reg(e, base_reg + 0x18) & 0xffff,
+	};
+
+	if (r.head >= r.n || r.tail >= r.n)
+		r.n = 0;
+	return r;
+}
+
+/* ------------------------------------------------------------------ EEPROM and PHY */
+
+static void eeprom_fill(struct e1000 *e)
+{
+	uint16_t sum = 0;
+
+	memset(e->eeprom, 0, sizeof(e->eeprom));
+	for (unsigned i = 0; i < 3; i++)
+		e->eeprom[i] = (uint16_t)(e->mac[2 * i] | e->mac[2 * i + 1] << 8);
+	e->eeprom[0x0a] = 0x6a00; /* load the subsystem ids; manual 5.6.8 */
+	e->eeprom[0x0b] = 0x100e;
+	e->eeprom[0x0c] = 0x8086;
+	e->eeprom[0x0d] = 0x100e;
+	e->eeprom[0x0e] = 0x8086;
+	e->eeprom[0x0f] = 0x3040;
+	for (unsigned i = 0; i < E1000_EEPROM_SIZE - 1; i++)
+		sum = (uint16_t)(sum + e->eeprom[i]);
+	e->eeprom[E1000_EEPROM_SIZE - 1] = (uint16_t)(EEPROM_SUM - sum);
+}
+
+/* Microwire by hand (manual 5.3.1): a rising clock shifts a bit in, and the next one out. */
+static void eecd_write(struct e1000 *e, uint32_t v)
+{
+	bool clock = v & EECD_SK;
+	uint32_t kept = e1000_reg(e, REG_EECD) & EECD_DO;
+
+	if (!(v & EECD_CS)) {
+		e->ee_in = 0;
+		e->ee_bits = e->ee_out_bits = 0;
+		kept = EECD_DO;
+	} else if (clock && !e->ee_clock) {
+		if (e->ee_out_bits) {
+			kept = e->ee_out & 0x8000 ? EECD_DO : 0;
+			e->ee_out = (uint16_t)(e->ee_out << 1);
+			e->ee_out_bits--;
+		} else if (e->ee_bits < EE_OP_BITS) {
+			/* leading zeros before the start bit do not count */
+			e->ee_in = e->ee_in << 1 | (v & EECD_DI ? 1 : 0);
+			if (e->ee_in)
+				e->ee_bits++;
+			if (e->ee_bits == EE_OP_BITS && e->ee_in >> 6 == EE_OP_READ) {
+				e->ee_out = e->eeprom[e->ee_in & 0x3f];
+				e->ee_out_bits = 16;
+				kept = 0;
+			}
+		}
+	}
+	e->ee_clock = clock;
+	e1000_reg_set(e, REG_EECD,
+		(v & (EECD_SK | EECD_CS | EECD_DI | EECD_REQ)) | kept | EECD_PRES |
+			(v & EECD_REQ ? EECD_GNT : 0));
+}
+
+static void eerd_write(struct e1000 *e, uint32_t v)
+{
+	uint32_t addr = v >> 8 & 0xff;
+
+	if (!(v & EERD_START))
+		return;
+	e1000_reg_set(e, REG_EERD,
+		(v & 0xff00) | EERD_DONE |
+			(addr < E1000_EEPROM_SIZE ? (uint32_t)e->eeprom[addr] << 16 : 0));
+}
+
+/* M88E1000-compatible PHY, link always up at 1000 Mb/s full duplex (manual chapter 13.4.3 and IEEE
+ * 802.3 clause 22). */
+static void phy_reset(struct e1000 *e)
+{
+	static const uint16_t values[E1000_PHY_REGS] = {[0] = 0x1140,
+		[1] = 0x796d,
+		[2] = 0x0141,
+		[3] = 0x0c20,
+		[4] = 0x0de1,
+		[5] = 0x45e1,
+		[6] = 0x0001,
+		[9] = 0x0e00,
+		[10] = 0x3c00,
+		[15] = 0x3000,
+		[16] = 0x0360,
+		[17] = 0xac00,
+		[20] = 0x0d60};
+
+	memcpy(e->phy, values, sizeof(e->phy));
+}
+
+static void mdic_write(struct e1000 *e, uint32_t v)
+{
+	uint32_t reg = v >> 16 & 31, op = v >> 26 & 3;
+
+	if ((v >> 21 & 31) != 1) {
+		v |= MDIC_ERROR;
+	} else if (op == MDIC_OP_READ) {
+		v = (v & ~0xffffu) | e->phy[reg];
+	} else if (op == MDIC_OP_WRITE) {
+		if (reg == PHY_CTRL && (v & PHY_RESET))
+			phy_reset(e);
+		else if (reg == PHY_CTRL)
+			e->phy[0] = (uint16_t)(v & ~(PHY_RESET | PHY_AN_RESTART));
+		else if (reg == 4 || reg == 9 || reg == 16 || reg == 20 || reg >= 29)
+			e->phy[reg] = (uint16_t)v;
+	}
+	e1000_reg_set(e, REG_MDIC, v | MDIC_READY);
+	if (v & MDIC_I)
+		e1000_interrupt(e, ICR_MDAC);
+}
+
+/* ------------------------------------------------------------------ registers */
+
+static void core_reset(struct e1000 *e)
+{
+	memset(e->regs, 0, sizeof(e->regs));
+	e1000_reg_set(e, REG_CTRL, CTRL_SLU | 1u | 2u << 8);
+	e1000_reg_set(e, REG_STATUS, STATUS_FD | STATUS_LU | STATUS_SPEED_1000);
+	e1000_reg_set(e, REG_EECD, EECD_PRES | EECD_DO);
+	e1000_reg_set(e, REG_PBA, 0x00100030);
+	e1000_reg_set(e, REG_TIPG, 0x00602008);
+	e1000_reg_set(e, REG_LEDCTL, 0x07068302);
+	e1000_reg_set(e, REG_RA,
+		(uint32_t)(e->mac[0] | e->mac[1] << 8 | e->mac[2] << 16) | (uint32_t)e->mac[3]
+										   << 24);
+	e1000_reg_set(e, REG_RA + 4, (uint32_t)(e->mac[4] | e->mac[5] << 8) | 1u << 31);
+	e->ee_in = 0;
+	e->ee_bits = e->ee_out_bits = 0;
+	e->frame_len = 0;
+	e->frame_bad = e->frame_started = e->frame_ready = false;
+	memset(&e->context, 0, sizeof(e->context));
+	irq_update(e);
+}
+
+static void ctrl_write(struct e1000 *e, uint32_t v)
+{
+	if (v & CTRL_RST) {
+		core_reset(e);
+		return;
+	}
+	if (v & CTRL_PHY_RST)
+		phy_reset(e);
+	if ((v & CTRL_SLU) && !(e1000_reg(e, REG_CTRL) & CTRL_SLU))
+		e1000_interrupt(e, ICR_LSC);
+	e1000_reg_set(e, REG_CTRL, v & ~(CTRL_RST | CTRL_PHY_RST));
+	e1000_reg_set(e, REG_STATUS,
+		(e1000_reg(e, REG_STATUS) & ~(uint32_t)STATUS_LU) | (v & CTRL_SLU ? STATUS_LU : 0));
+	legacy_net_rx_resume(e->net);
+}
+
+/* Registers that simply keep what is written. */
+static bool register_kept(uint32_t reg)
+{
+	static const uint16_t kept[] = {REG_CTRL_EXT, REG_FCAL, REG_FCAL + 4, REG_FCAL + 8,
+		REG_FCTTV, REG_ITR, REG_TXCW, REG_TIPG, REG_AIT, REG_LEDCTL, REG_PBA, REG_FCRTL,
+		REG_FCRTH, REG_RDBAL, REG_RDBAH, REG_RDLEN, REG_RDH, REG_RDTR, REG_RXDCTL, REG_RADV,
+		REG_TDBAL, REG_TDBAH, REG_TDLEN, REG_TDH, REG_TIDV, REG_TXDCTL, REG_TADV,
+		REG_RXCSUM, REG_WUC, REG_WUFC, REG_MANC};
+
+	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+		if (kept[i] == reg)
+			return true;
+	return (reg >= REG_MTA && reg < REG_RA_END) || (reg >= REG_VFTA && reg < REG_VFTA_END);
+}
+
+static void register_write(struct e1000 *e, uint32_t reg, uint32_t v)
+{
+	switch (reg) {
+	case REG_CTRL:
+		ctrl_write(e, v);
+		break;
+	case REG_EECD:
+		eecd_write(e, v);
+		break;
+	case REG_EERD:
+		eerd_write(e, v);
+		break;
+	case REG_MDIC:
+		mdic_write(e, v);
+		break;
+	case REG_ICR:
+		e->regs[REG_ICR / 4] &= ~v;
+		irq_update(e);
+		break;
+	case REG_ICS:
+		e1000_interrupt(e, v);
+		break;
+	case REG_IMS:
+		e->regs[REG_IMS / 4] |= v;
+		irq_update(e);
+		break;
+	case REG_IMC:
+		e->regs[REG_IMS / 4] &= ~v;
+		irq_update(e);
+		break;
+	case REG_RCTL:
+	case REG_RDT:
+		e1000_reg_set(e, reg, v);
+		legacy_net_rx_resume(e->net);
+		break;
+	case REG_TCTL:
+	case REG_TDT:
+		e1000_reg_set(e, reg, v);
+		counter_add(&e->dev.counters.doorbells, 1);
+		legacy_net_kick(e->net);
+		break;
+	default:
+		if (register_kept(reg))
+			e1000_reg_set(e, reg, v);
+		break;
+	}
+}
+
+static uint32_t register_read(struct e1000 *e, uint32_t reg)
+{
+	uint32_t v = e1000_reg(e, reg);
+
+	if (reg == REG_ICR) {
+		e1000_reg_set(e, REG_ICR, 0);
+		irq_update(e);
+	} else if (reg == REG_ICS || reg == REG_IMC) {
+		return 0;
+	} else if (reg >= REG_STATS && reg < REG_STATS_END) {
+		e1000_reg_set(e, reg, 0);
+	}
+	return v;
+}
+
+/* Registers are 32 bits wide and accessed as such (manual 13.3); a narrower read gets its part. */
+static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned size)
+{
+	struct e1000 *e = opaque;
+	uint64_t v;
+
+	if (offset >= E1000_REGS_SIZE)
+		return 0;
+	v = register_read(e, (uint32_t)offset & ~3u);
+	if (size == 8 && offset + 4 < E1000_REGS_SIZE)
+		v |= (uint64_t)register_read(e, ((uint32_t)offset & ~3u) + 4) << 32;
+	return v >> (8 * (offset & 3));
+}
+
+static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct e1000 *e = opaque;
+
+	if (offset >= E1000_REGS_SIZE || offset & 3 || size < 4)
+		return;
+	register_write(e, (uint32_t)offset, (uint32_t)value);
+	if (size == 8 && offset + 4 < E1000_REGS_SIZE)
+		register_write(e, (uint32_t)offset + 4, (uint32_t)(value >> 32));
+}
+
+/* IOADDR and IODATA: the same registers through two ports (manual 13.2.2). */
+static uint64_t io_read(void *opaque, uint64_t offset, unsigned size)
+{
+	struct e1000 *e = opaque;
+
+	if (offset == 0)
+		return e->ioaddr;
+	return offset == 4 ? mmio_read(opaque, e->ioaddr, size) : 0;
+}
+
+static void io_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
+{
+	struct e1000 *e = opaque;
+
+	if (offset == 0)
+		e->ioaddr = (uint32_t)value & (E1000_MMIO_SIZE - 1);
+	else if (offset == 4)
+		mmio_write(opaque, e->ioaddr, value, size);
+}
+
+/* ------------------------------------------------------------------ life */
+
+static void e1000_reset(struct device *d)
+{
+	struct e1000 *e = (struct e1000 *)d;
+
+	pthread_mutex_lock(&d->lock);
+	phy_reset(e);
+	core_reset(e);
+	e->ioaddr = 0;
+	pci_device_reset(&e->pci);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static void e1000_quiesce(struct device *d)
+{
+	legacy_net_quiesce(((struct e1000 *)d)->net);
+}
+
+static void e1000_resume(struct device *d)
+{
+	struct e1000 *e = (struct e1000 *)d;
+
+	legacy_net_resume(e->net);
+	/* descriptors the guest gave before, that nobody will announce again */
+	legacy_net_kick(e->net);
+}
+
+static void e1000_save(struct device *d, struct state_writer *w)
+{
+	struct e1000 *e = (struct e1000 *)d;
+	const struct e1000_context *c = &e->context;
+
+	state_section_begin(w, d->name, 1);
+	for (unsigned i = 0; i < E1000_REGS_SIZE / 4; i++)
+		state_put_u32(w, e->regs[i]);
+	for (unsigned i = 0; i < E1000_PHY_REGS; i++)
+		state_put_u16(w, e->phy[i]);
+	state_put_bytes(w, e->mac, sizeof(e->mac));
+	state_put_u32(w, e->ioaddr);
+	state_put_u32(w, e->ee_in);
+	state_put_u16(w, e->ee_out);
+	state_put_u8(w, e->ee_bits);
+	state_put_u8(w, e->ee_out_bits);
+	state_put_u8(w, e->ee_clock);
+	state_put_u8(w, c->ipcss);
+	state_put_u8(w, c->ipcso);
+	state_put_u16(w, c->ipcse);
+	state_put_u8(w, c->tucss);
+	state_put_u8(w, c->tucso);
+	state_put_u16(w, c->tucse);
+	state_put_u8(w, c->hdrlen);
+	state_put_u16(w, c->mss);
+	state_put_u32(w, c->paylen);
+	state_put_u8(w, (uint8_t)(c->tcp | c->ipv4 << 1));
+	state_put_u8(w, (uint8_t)(e->frame_bad | e->frame_started << 1 | e->frame_ready << 2 |
+				  e->frame_tse << 3));
+	state_put_u8(w, e->frame_popts);
+	state_put_bytes(w, &e->frame_hdr, sizeof(e->frame_hdr));
+	state_put_u32(w, e->frame_len);
+	state_put_bytes(w, e->frame, e->frame_len);
+	state_section_end(w);
+	pci_device_save(&e->pci, w);
+}
+
+static void frame_load(struct e1000 *e, struct state_reader *r)
+{
+	uint8_t bits = state_get_u8(r);
+
+	e->frame_bad = bits & 1;
+	e->frame_started = bits >> 1 & 1;
+	e->frame_ready = bits >> 2 & 1;
+	e->frame_tse = bits >> 3 & 1;
+	e->frame_popts = state_get_u8(r);
+	state_get_bytes(r, &e->frame_hdr, sizeof(e->frame_hdr));
+	e->frame_len = state_get_u32(r);
+	if (e->frame_len > E1000_FRAME_MAX - 4) {
+		e->frame_len = 0;
+		r->error = r->error ? r->error : -EINVAL;
+		return;
+	}
+	state_get_bytes(r, e->frame, e->frame_len);
+}
+
+/* Register values need no check: a guest could have written any. What indexes our own memory does.
+ */
+static void e1000_load(struct device *d, struct state_reader *r)
+{
+	struct e1000 *e = (struct e1000 *)d;
+	struct e1000_context *c = &e->context;
+	uint8_t bits;
+
+	if (!state_section_enter(r, d->name, 1))
+		return;
+	for (unsigned i = 0; i < E1000_REGS_SIZE / 4; i++)
+		e->regs[i] = state_get_u32(r);
+	for (unsigned i = 0; i < E1000_PHY_REGS; i++)
+		e->phy[i] = state_get_u16(r);
+	state_get_bytes(r, e->mac, sizeof(e->mac));
+	e->ioaddr = state_get_u32(r) & (E1000_MMIO_SIZE - 1);
+	e->ee_in = state_get_u32(r);
+	e->ee_out = state_get_u16(r);
+	e->ee_bits = state_get_u8(r);
+	e->ee_out_bits = state_get_u8(r);
+	e->ee_clock = state_get_u8(r) & 1;
+	c->ipcss = state_get_u8(r);
+	c->ipcso = state_get_u8(r);
+	c->ipcse = state_get_u16(r);
+	c->tucss = state_get_u8(r);
+	c->tucso = state_get_u8(r);
+	c->tucse = state_get_u16(r);
+	c->hdrlen = state_get_u8(r);
+	c->mss = state_get_u16(r);
+	c->paylen = state_get_u32(r);
+	bits = state_get_u8(r);
+	c->tcp = bits & 1;
+	c->ipv4 = bits >> 1 & 1;
+	frame_load(e, r);
+	state_section_leave(r);
+	eeprom_fill(e);
+	pci_device_load(&e->pci, r);
+}
+
+static void e1000_destroy(struct device *d)
+{
+	struct e1000 *e = (struct e1000 *)d;
+
+	legacy_net_close(e->net);
+	pci_device_free(&e->pci);
+	free(e->frame);
+	free(e);
+}
+
+static const struct device_ops e1000_ops = {
+	.reset = e1000_reset,
+	.quiesce = e1000_quiesce,
+	.resume = e1000_resume,
+	.save = e1000_save,
+	.load = e1000_load,
+	.destroy = e1000_destroy,
+};
+
+static const struct pci_ops e1000_pci_ops = {0};
+
+static void e1000_bars(struct e1000 *e)
+{
+	struct pci_bar *mmio = pci_bar_init(&e->pci, 0, E1000_MMIO_SIZE, false);
+	struct pci_bar *io = pci_bar_init(&e->pci, 1, E1000_IO_SIZE, true);
+
+	mmio->region.read = mmio_read;
+	mmio->region.write = mmio_write;
+	mmio->region.opaque = e;
+	io->region.read = io_read;
+	io->region.write = io_write;
+	io->region.opaque = e;
+}
+
+int e1000_create(
+	struct machine *m, const struct net_args *args, struct device **out, char why[VMM_WHY_MAX])
+{
+	struct e1000 *e = calloc(1, sizeof(*e));
+	const struct legacy_net_callbacks cb = {
+		.receive_room = e1000_receive_room,
+		.received = e1000_received,
+		.transmit = e1000_transmit,
+		.ctx = e,
+	};
+	int err = -ENOMEM;
+
+	if (!e)
+		return err;
+	memcpy(e->mac, args->mac, sizeof(e->mac));
+	e->frame = malloc(E1000_FRAME_MAX);
+	if (e->frame)
+		err = legacy_net_open(&e->net, args->io, args->port, &cb, why);
+	if (err) {
+		free(e->frame);
+		free(e);
+		return err;
+	}
+	device_add(m, &e->dev, &e1000_ops, args->name);
+	pci_init(&e->pci, m, &e->dev.lock, 0x8086, 0x100e, 0x020000, 2, 0x8086, 0x100e, 1);
+	e->pci.ops = &e1000_pci_ops;
+	e->pci.counters = &e->dev.counters;
+	e1000_bars(e);
+	eeprom_fill(e);
+	phy_reset(e);
+	core_reset(e);
+	err = pci_add(&e->pci, -1, 0);
+	*out = &e->dev;
+	return err;
+}
