@@ -359,6 +359,8 @@ static int measure_all(struct bench *b)
 		leave_out(b, "the baseline on the host: fio is not installed");
 		fio = false;
 	}
+	if (!b->opts.only && bench_monitor(b))
+		leave_out(b, "start-up, memory and idling: `sluice run` could not be measured");
 	for (unsigned run = 0; run < b->opts.runs; run++) {
 		for (unsigned c = 0; c < bench_ncontenders; c++) {
 			const struct bench_contender *k = &bench_contenders[c];

@@ -107,6 +107,14 @@ struct bench_options {
 	bool quiet;
 };
 
+/* What the monitor itself costs. */
+struct bench_monitor {
+	bool valid;
+	double first_output_ms, first_output_min_ms, first_output_max_ms; /* from exec */
+	double resident_kib;                                              /* beyond guest memory */
+	double idle_cpu_percent; /* of one core, the guest halting */
+};
+
 struct bench {
 	struct bench_options opts;
 	struct bench_result results[BENCH_RESULTS_MAX];
@@ -117,7 +125,7 @@ struct bench {
 	unsigned nleft_out;
 	int image_fd;
 	char image_path[64];
-	char host_json[4096];
+	struct bench_monitor monitor;
 };
 
 /* plan.c: the works of a run, in the order in which they are done. */
@@ -151,6 +159,9 @@ int bench_tap_probe(char why[VMM_WHY_MAX]);
 int bench_fio(const struct bench *b, const struct bench_work *work, struct bench_baseline *out);
 int bench_fio_probe(void);
 
+/* monitor.c: start-up, memory and idling of `sluice run`. */
+int bench_monitor(struct bench *b);
+
 /* facts.c: the host, as key and value. */
 struct bench_fact {
 	char key[24];
@@ -175,8 +186,9 @@ unsigned bench_histogram_merge(
 bool bench_work_same(const struct bench_work *a, const struct bench_work *b);
 void bench_work_name(const struct bench_work *w, char *out, size_t size);
 
-/* table.c, json.c, report.c */
+/* table.c, goals.c, json.c, report.c */
 void bench_table_print(const struct bench *b, FILE *out);
+void bench_goals_print(const struct bench *b, FILE *out);
 int bench_json_write(const struct bench *b, const char *path, char why[VMM_WHY_MAX]);
 int bench_report_write(const struct bench *b, const char *dir, char why[VMM_WHY_MAX]);
 

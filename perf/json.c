@@ -103,6 +103,11 @@ int bench_json_write(const struct bench *b, const char *path, char why[VMM_WHY_M
 	list = cJSON_AddArrayToObject(root, "baselines");
 	for (unsigned i = 0; i < b->nbaselines; i++)
 		cJSON_AddItemToArray(list, json_baseline(&b->baselines[i]));
+	host = cJSON_AddObjectToObject(root, "monitor");
+	number_or_null(host, "first_output_ms", b->monitor.valid ? b->monitor.first_output_ms : -1);
+	number_or_null(host, "resident_kib", b->monitor.valid ? b->monitor.resident_kib : -1);
+	number_or_null(
+		host, "idle_cpu_percent", b->monitor.valid ? b->monitor.idle_cpu_percent : -1);
 	list = cJSON_AddArrayToObject(root, "left_out");
 	for (unsigned i = 0; i < b->nleft_out; i++)
 		cJSON_AddItemToArray(list, cJSON_CreateString(b->left_out[i]));

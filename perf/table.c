@@ -237,6 +237,15 @@ void bench_table_print(const struct bench *b, FILE *out)
 	details(b, true, out);
 	side_by_side(b, false, out);
 	side_by_side(b, true, out);
+	if (b->monitor.valid)
+		fprintf(out,
+			"\nMonitor\n  first output %.0f ms after exec (%.0f to %.0f); %.1f MiB "
+			"resident beyond "
+			"guest memory; idle guest %.2f%% of a core\n",
+			b->monitor.first_output_ms, b->monitor.first_output_min_ms,
+			b->monitor.first_output_max_ms, b->monitor.resident_kib / 1024,
+			b->monitor.idle_cpu_percent);
+	bench_goals_print(b, out);
 	if (b->nleft_out)
 		fprintf(out, "\nLeft out\n");
 	for (unsigned i = 0; i < b->nleft_out; i++)
