@@ -114,6 +114,12 @@ struct blk_channel_options {
 	 * its own. Ignored by other engines.
 	 */
 	struct io_uring *ring;
+	/*
+	 * With direct I/O a longer batch goes to the kernel in parts of this size, so that the
+	 * device starts while the rest is prepared, and its answers do not come all at once either:
+	 * on a disk that answers a batch as a whole, 32 in flight move 15 % more so. 0: 8.
+	 */
+	uint32_t batch;
 	uint32_t depth; /* requests in the kernel at once; 0: 256. More are queued inside, without
 			   limit of their own */
 };
@@ -136,7 +142,8 @@ void blk_channel_close(struct blk_channel *channel);
 void blk_submit(struct blk_channel *channel, struct blk_request *req);
 
 /* Hands everything queued to the kernel as a batch; with a borrowed ring only prepares the entries
- * (the owner submits). Also finishes requests that failed checks. */
+ * (the owner submits), but for whole parts of a long batch and a full ring, which it submits.
+ * Also finishes requests that failed checks, and those that needed no waiting. */
 void blk_kick(struct blk_channel *channel);
 
 /* Reaps completions without blocking; the number of done() calls made. */
@@ -148,7 +155,9 @@ int blk_channel_fd(const struct blk_channel *channel);
 uint32_t blk_channel_inflight(const struct blk_channel *channel);
 void blk_channel_counters_get(const struct blk_channel *channel, struct blk_channel_counters *out);
 
-/* One completion of a borrowed ring, user_data as blk put it there. On the ring's thread. */
+/* One completion of a borrowed ring, user_data as blk put it there. On the ring's thread. The owner
+ * submits afterwards, before it sleeps: the rest of a short transfer, or what had to wait, may have
+ * been prepared. A few completions are blk's own and belong to no request. */
 void blk_uring_complete(uint64_t user_data, int res);
 
 /*

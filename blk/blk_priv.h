@@ -13,6 +13,7 @@
 #include "blk/blk.h"
 
 #define BLK_DEPTH_DEFAULT 256u
+#define BLK_BATCH_DEFAULT 8u
 #define BLK_DEPTH_MAX     4096u
 
 /* A transfer through an aligned copy moves this much at a time, from a pool of so many copies. */
@@ -113,6 +114,8 @@ struct blk_engine_ops {
 	bool (*start)(struct blk_channel *ch, struct blk_request *req);
 	/* Hands what was started to the kernel. */
 	void (*commit)(struct blk_channel *ch);
+	/* The same in the middle of a batch, on a borrowed ring too. */
+	void (*push)(struct blk_channel *ch);
 	/* Calls blk_request_advance() for every step that has ended. */
 	void (*reap)(struct blk_channel *ch);
 	/* Makes the channel's descriptor readable, or has blk_uring_complete() called. */
@@ -128,6 +131,7 @@ struct blk_channel {
 	struct blk_queue queue;    /* submitted, or to go on */
 	struct blk_queue finished; /* done() is owed */
 	uint32_t depth;
+	uint32_t batch;    /* how many are started before they are handed over */
 	uint32_t started;  /* with the engine */
 	uint32_t inflight; /* submitted, not done */
 	bool starved;      /* the queue holds what a kick could not start */

@@ -56,6 +56,10 @@ int blk_channel_open(struct blk_channel **out, struct blk_image *image,
 	ch->depth = opts->depth ? opts->depth : BLK_DEPTH_DEFAULT;
 	if (ch->depth > BLK_DEPTH_MAX)
 		ch->depth = BLK_DEPTH_MAX;
+	/* What is in memory already is best had with as few calls as can be. */
+	ch->batch = opts->batch ? opts->batch : BLK_BATCH_DEFAULT;
+	if (!image->info.direct)
+		ch->batch = UINT32_MAX;
 	ch->pool.event_fd = -1;
 	rc = channel_open_engine(ch, opts, why);
 	if (rc) {
@@ -129,9 +133,16 @@ static bool channel_start_one(struct blk_channel *ch, struct blk_request *req)
 
 static void channel_start(struct blk_channel *ch)
 {
-	while (ch->queue.head && ch->started < ch->depth)
+	uint32_t n = 0;
+
+	while (ch->queue.head && ch->started < ch->depth) {
+		if (n++ >= ch->batch) {
+			ch->ops->push(ch);
+			n = 1;
+		}
 		if (!channel_start_one(ch, blk_queue_pop(&ch->queue)))
 			break;
+	}
 	ch->starved = ch->queue.head != NULL;
 	ch->ops->commit(ch);
 }

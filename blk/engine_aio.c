@@ -269,6 +269,7 @@ const struct blk_engine_ops blk_engine_aio = {
 	.close = aio_close,
 	.start = aio_start,
 	.commit = aio_commit,
+	.push = aio_commit,
 	.reap = aio_reap,
 	.nudge = blk_pool_nudge,
 	.fd = aio_fd,

@@ -93,6 +93,7 @@ const struct blk_engine_ops blk_engine_threads = {
 	.close = threads_close,
 	.start = threads_start,
 	.commit = blk_pool_commit,
+	.push = blk_pool_commit,
 	.reap = threads_reap,
 	.nudge = blk_pool_nudge,
 	.fd = threads_fd,

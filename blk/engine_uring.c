@@ -212,18 +212,26 @@ static void uring_commit_own(struct blk_channel *ch, struct uring_engine *engine
 	}
 }
 
+/* Submits now, on a borrowed ring too. */
+static void uring_push(struct blk_channel *ch)
+{
+	struct uring_engine *engine = ch->engine;
+
+	if (!engine->borrowed) {
+		uring_commit_own(ch, engine);
+		return;
+	}
+	io_uring_submit(engine->ring);
+	blk_count(&ch->system_calls, 1);
+}
+
 static struct io_uring_sqe *uring_entry(struct blk_channel *ch)
 {
 	struct uring_engine *engine = ch->engine;
 	struct io_uring_sqe *sqe = io_uring_get_sqe(engine->ring);
 
 	if (!sqe) {
-		if (engine->borrowed) {
-			io_uring_submit(engine->ring);
-			blk_count(&ch->system_calls, 1);
-		} else {
-			uring_commit_own(ch, engine);
-		}
+		uring_push(ch);
 		sqe = io_uring_get_sqe(engine->ring);
 	}
 	engine->unflushed |= sqe != NULL;
@@ -512,6 +520,7 @@ const struct blk_engine_ops blk_engine_uring = {
 	.close = uring_close,
 	.start = uring_start,
 	.commit = uring_commit,
+	.push = uring_push,
 	.reap = uring_reap,
 	.nudge = uring_nudge,
 	.fd = uring_fd,
