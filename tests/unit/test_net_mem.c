@@ -244,7 +244,7 @@ static void test_echo(void)
 		segs[i][1] = (struct iovec){data[i] + 11, 2037};
 		bufs[i] = (struct net_buffer){.segs = segs[i], .nsegs = 2, .room = 2048};
 	}
-	/* Often enough to go round the ring of frames several times. */
+	/* All lengths, many times; the ring is empty in between (test_net_pair.c goes round it). */
 	for (unsigned round = 0; round < 200; round++) {
 		unsigned bad = 0;
 
