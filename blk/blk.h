@@ -161,9 +161,10 @@ void blk_channel_counters_get(const struct blk_channel *channel, struct blk_chan
 void blk_uring_complete(uint64_t user_data, int res);
 
 /*
- * Registers guest memory (regions of host addresses) for transfers through this channel. 0; or
- * -errno where the memlock limit or the kernel refuses: the channel then works as before and
- * blk_info's note says so.
+ * Registers guest memory (regions of host addresses) for transfers through this channel, if
+ * blk_options.registered_memory asked for it; else does nothing (0). Channels that share a borrowed
+ * ring give the same regions: the first one's are registered for all. Or -errno, where the memlock
+ * limit or the kernel refuses: the channel then works as before and blk_info's note says so.
  */
 int blk_channel_register_memory(
 	struct blk_channel *channel, const struct iovec *regions, unsigned n);
