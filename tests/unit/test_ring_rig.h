@@ -6,6 +6,7 @@
 #ifndef TEST_RING_RIG_H
 #define TEST_RING_RIG_H
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
