@@ -58,7 +58,7 @@ static void told(int err, const char *text, const char *option, const char *cons
 	for (; *words; words++) {
 		CU_ASSERT_PTR_NOT_NULL(strstr(why, *words));
 		if (!strstr(why, *words))
-			printf("\n%s: '%s' lacks '%s'\n", text, why, *words);
+			printf("\n%.60s: '%s' lacks '%s'\n", text, why, *words);
 	}
 }
 
@@ -228,7 +228,7 @@ static void net_mistakes(void)
 	net_bad("tap=t,mem=sink", W("tap", "one of them"));
 	net_bad("fd=3,mem=sink", W("fd", "one of them"));
 	net_bad("tap=t,tap=u", W("tap", "twice"));
-	net_bad("tap=a-name-of-16-ch", W("tap=", "15"));
+	net_bad("tap=a-name-of-16-chr", W("tap=", "15"));
 	net_bad("tap=a/b", W("tap=a/b", "15"));
 	net_bad("mem=void", W("mem=void", "sink, source or echo"));
 	net_bad("tap=t,model=rtl8139",
@@ -257,8 +257,9 @@ static void long_values(void)
 	disk_bad(text, W("engine=yyy", "io_uring, aio, threads or auto"));
 	memset(text, 'k', 64);
 	disk_bad(text, W("kkk", "unknown key"));
+	/* doubled commas: one key of commas, or an empty one after them */
 	memset(text, ',', sizeof(text) - 1);
-	disk_bad(text, W("unknown key"));
+	disk_bad(text, W("key"));
 	for (size_t i = 0; i + 2 < sizeof(text); i += 2)
 		memcpy(text + i, "a,", 2);
 	disk_bad(text, W("twice"));
