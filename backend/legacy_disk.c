@@ -27,6 +27,7 @@ struct legacy_disk {
 	struct blk_image *image;
 	struct blk_channel *channel;
 	bool shared_ring;
+	bool readable; /* the channel's descriptor has woken us */
 	struct io_watch watch;
 	struct io_poller poller;
 	struct legacy_waiter *waiters;
@@ -74,13 +75,24 @@ static unsigned legacy_poll(struct io_poller *p)
 	struct legacy_disk *disk =
 		(struct legacy_disk *)((char *)p - offsetof(struct legacy_disk, poller));
 	unsigned n = legacy_take(disk);
+	bool inflight = atomic_load_explicit(&disk->inflight, memory_order_relaxed);
 
-	if (!atomic_load_explicit(&disk->inflight, memory_order_relaxed))
-		return n;
-	blk_kick(disk->channel);
-	if (!disk->shared_ring)
+	if (inflight)
+		blk_kick(disk->channel);
+	/* a descriptor that became readable is read even if its completions were seen before */
+	if (!disk->shared_ring && (inflight || disk->readable)) {
+		disk->readable = false;
 		n += blk_poll(disk->channel);
+	}
 	return n;
+}
+
+static void legacy_readable(struct io_watch *w)
+{
+	struct legacy_disk *disk =
+		(struct legacy_disk *)((char *)w - offsetof(struct legacy_disk, watch));
+
+	disk->readable = true;
 }
 
 static void legacy_batch_end(struct io_poller *p)
@@ -151,6 +163,7 @@ static void legacy_open_io(void *ctx)
 	if (o->err)
 		return;
 	disk->watch.fd = blk_channel_fd(disk->channel);
+	disk->watch.ready = legacy_readable;
 	disk->shared_ring = disk->watch.fd < 0;
 	if (!disk->shared_ring) {
 		o->err = io_watch_add(disk->io, &disk->watch);

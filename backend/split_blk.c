@@ -75,12 +75,13 @@ static unsigned vblk_poll(struct split_device *d)
 
 	for (unsigned i = 0; i < d->nqueues; i++)
 		n += vblk_queue_poll(v, i);
-	if (!v->inflight)
-		return n;
-	/* also what the channel had no room for before */
-	blk_kick(v->channel);
-	if (!v->shared_ring)
+	if (v->inflight)
+		blk_kick(v->channel); /* also what the channel had no room for before */
+	/* a descriptor that became readable is read even if its completions were seen before */
+	if (!v->shared_ring && (v->inflight || v->readable)) {
+		v->readable = false;
 		n += blk_poll(v->channel);
+	}
 	return n;
 }
 
@@ -104,6 +105,13 @@ static void vblk_batch_end(struct split_device *d)
 		counter_add(&d->counters.system_calls, c.system_calls - v->channel_calls);
 		v->channel_calls = c.system_calls;
 	}
+}
+
+static void vblk_readable(struct io_watch *w)
+{
+	struct vblk *v = (struct vblk *)((char *)w - offsetof(struct vblk, watch));
+
+	v->readable = true;
 }
 
 static uint32_t vblk_inflight(struct split_device *d)
@@ -340,6 +348,7 @@ static void vblk_open_io(void *ctx)
 	if (o->err)
 		return;
 	v->watch.fd = blk_channel_fd(v->channel);
+	v->watch.ready = vblk_readable;
 	v->shared_ring = v->watch.fd < 0;
 	if (!v->shared_ring) {
 		o->err = io_watch_add(v->common.io, &v->watch);

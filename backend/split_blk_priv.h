@@ -72,6 +72,7 @@ struct vblk {
 	struct blk_channel *channel;
 	struct io_watch watch; /* of a channel with a descriptor of its own */
 	bool shared_ring;
+	bool readable; /* the channel's descriptor has woken us */
 	struct blk_info info;
 	uint64_t sectors;
 	atomic_bool wce; /* also a vCPU thread's, through the configuration space */

@@ -66,7 +66,12 @@ static inline bool disk_open(
 	CU_ASSERT_FATAL(d->fd >= 0);
 	CU_ASSERT_EQUAL_FATAL(ftruncate(d->fd, DISK_SECTORS * 512), 0);
 	d->shadow = calloc(DISK_SECTORS, 512);
-	d->image = disk_image(d, engine, readonly);
+	/* both ways requests go: in the thread's own ring, and through a channel with a descriptor
+	 */
+	if (engine == BLK_ENGINE_AUTO && !no_uring)
+		d->image = disk_image(d, BLK_ENGINE_URING, readonly);
+	if (!d->image)
+		d->image = disk_image(d, engine, readonly);
 	if (!d->image) {
 		close(d->fd);
 		free(d->shadow);
