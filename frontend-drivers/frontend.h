@@ -143,12 +143,12 @@ static inline void cpu_relax(void)
 
 /*
  * Interrupts are taken at CPL 3 through trap gates; the handler counts and leaves the interrupt in
- * service. Nothing of the same or a lower priority is delivered until cpu_irq_eoi(): one interrupt
- * at most is in flight, and a busy program is not interrupted again. For a level-triggered line the
- * device must be quieted before cpu_irq_eoi().
+ * service until cpu_irq_eoi(), which also unmasks level-triggered lines (their handler masks them).
+ * So nothing interrupts a busy program again, on monitors that honour what is in service; on others
+ * at most once for each event. A device on a line must be quieted before cpu_irq_eoi().
  */
 #define CPU_VECTOR_FIRST 0x31u
-#define CPU_VECTOR_LAST  0xefu
+#define CPU_VECTOR_LAST  0xbfu
 
 /* A vector nobody has; 0 when none is left. */
 uint8_t cpu_vector_alloc(void);
@@ -160,7 +160,8 @@ uint32_t cpu_irq_count(uint8_t vector);
  * cpu_idle(). */
 uint32_t cpu_irq_total(void);
 
-/* Ends every interrupt in service. A few microseconds for each, nothing when there is none. */
+/* Ends every interrupt in service and unmasks lines. A few microseconds for each, nothing when
+ * there is none. */
 void cpu_irq_eoi(void);
 
 /*

@@ -17,7 +17,6 @@
 #define IOAPIC_WINDOW 0xfec00010u
 #define IOAPIC_TABLE  0x10u
 #define IOAPIC_LEVEL  0x8000u
-#define IOAPIC_LINES  24u
 
 #define VECTOR_TIMER    0x30u
 #define VECTOR_SPURIOUS 0xffu
@@ -35,7 +34,9 @@ extern uint64_t entry_idt0[512];
 extern uint32_t entry_irq_count[256];
 extern uint32_t entry_irq_in_service;
 extern uint32_t entry_irq_total;
+extern uint32_t entry_line_masked;
 extern const uint8_t entry_irq_stubs[];
+extern const uint8_t entry_line_stubs[];
 extern const uint8_t entry_exception_stubs[];
 extern const uint8_t entry_gp[];
 extern const uint8_t entry_irq_ignore[];
@@ -44,7 +45,7 @@ void entry_halt(uint32_t seen);
 static uint8_t next_vector = CPU_VECTOR_FIRST;
 static bool timer_ready;
 static uint64_t guard_until; /* when the timer ends a halt that nothing else ends */
-static uint8_t line_vectors[IOAPIC_LINES];
+static uint8_t line_vectors[ENTRY_LINES];
 
 static void gate_set(uint64_t *idt, unsigned vector, const void *to, uint16_t cs, uint8_t type)
 {
@@ -78,6 +79,12 @@ void cpu_init(void)
 		gate_set(entry_idt3, v, stub, ENTRY_CODE3, GATE_TRAP3);
 		gate_set(entry_idt0, v, stub, ENTRY_CODE0, GATE_INTERRUPT);
 	}
+	for (unsigned i = 0; i < ENTRY_LINES; i++) {
+		const uint8_t *stub = entry_line_stubs + i * ENTRY_LINE_STUB_BYTES;
+
+		gate_set(entry_idt3, ENTRY_LINE_VECTOR + i, stub, ENTRY_CODE0, GATE_INTERRUPT);
+		gate_set(entry_idt0, ENTRY_LINE_VECTOR + i, stub, ENTRY_CODE0, GATE_INTERRUPT);
+	}
 	mmio_write32(LAPIC_SVR, 0x100u | VECTOR_SPURIOUS);
 	mmio_write32(LAPIC_LVT_LINT0, LAPIC_MASKED);
 	mmio_write32(LAPIC_TPR, 0);
@@ -98,10 +105,16 @@ uint32_t cpu_irq_total(void)
 	return __atomic_load_n(&entry_irq_total, __ATOMIC_ACQUIRE);
 }
 
+static void ioapic_write(unsigned reg, uint32_t v)
+{
+	mmio_write32(IOAPIC_SELECT, reg);
+	mmio_write32(IOAPIC_WINDOW, v);
+}
+
 /*
- * Bounded by the number found at entry: a line that nobody quiets would otherwise keep this loop
- * going. The count goes down before the APIC's does, in one instruction, since a new interrupt may
- * come between.
+ * Bounded by the number found at entry: a device that keeps interrupting would otherwise keep this
+ * loop going. The count goes down before the APIC's does, in one instruction, since a new interrupt
+ * may come between.
  */
 void cpu_irq_eoi(void)
 {
@@ -111,6 +124,13 @@ void cpu_irq_eoi(void)
 		__asm__ volatile("decl %0" : "+m"(entry_irq_in_service) : : "memory");
 		mmio_write32(LAPIC_EOI, 0);
 	}
+	if (!__atomic_load_n(&entry_line_masked, __ATOMIC_ACQUIRE))
+		return;
+	n = __atomic_exchange_n(&entry_line_masked, 0, __ATOMIC_ACQ_REL);
+	for (unsigned line = 0; n; line++, n >>= 1)
+		if (n & 1)
+			ioapic_write(
+				IOAPIC_TABLE + 2 * line, IOAPIC_LEVEL | (ENTRY_LINE_VECTOR + line));
 }
 
 void cpu_idle(uint32_t seen)
@@ -160,18 +180,13 @@ void cpu_idle_guarded(uint32_t seen)
 	cpu_idle(seen);
 }
 
-static void ioapic_write(unsigned reg, uint32_t v)
-{
-	mmio_write32(IOAPIC_SELECT, reg);
-	mmio_write32(IOAPIC_WINDOW, v);
-}
-
 uint8_t cpu_line_vector(unsigned line, bool level)
 {
-	if (line >= IOAPIC_LINES)
+	if (line >= ENTRY_LINES)
 		return 0;
 	if (!line_vectors[line]) {
-		line_vectors[line] = cpu_vector_alloc();
+		line_vectors[line] =
+			level ? (uint8_t)(ENTRY_LINE_VECTOR + line) : cpu_vector_alloc();
 		if (!line_vectors[line])
 			return 0;
 		ioapic_write(IOAPIC_TABLE + 2 * line + 1, 0);

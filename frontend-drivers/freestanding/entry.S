@@ -134,6 +134,36 @@ entry_irq_stubs:
 	.set vec, vec + 1
 	.endr
 
+/*
+ * Level-triggered lines, one stub each, always at CPL 0 with interrupts off: some monitors do not hold an
+ * interrupt in service, and a trap gate would then be entered again before its first instruction for as
+ * long as the line is up. So the line is masked here and unmasked once the device is quiet. The
+ * I/O APIC's select register is put back: whoever was interrupted may be between its two writes.
+ */
+	.balign ENTRY_LINE_STUB_BYTES
+	.globl entry_line_stubs
+entry_line_stubs:
+	.set line, 0
+	.rept ENTRY_LINES
+	.balign ENTRY_LINE_STUB_BYTES
+	push	%rax
+	push	%rdx
+	mov	$0xfec00000, %eax
+	mov	(%rax), %edx
+	movl	$(0x10 + 2 * line), (%rax)
+	movl	$0x18000 + ENTRY_LINE_VECTOR + line, 0x10(%rax)
+	mov	%edx, (%rax)
+	mov	$0xfee000b0, %eax
+	movl	$0, (%rax)
+	btsl	$line, entry_line_masked
+	incl	entry_irq_count + 4 * (ENTRY_LINE_VECTOR + line)
+	incl	entry_irq_total
+	pop	%rdx
+	pop	%rax
+	iretq
+	.set line, line + 1
+	.endr
+
 	.balign 16
 	.globl entry_irq_ignore
 entry_irq_ignore:
@@ -280,6 +310,7 @@ entry_ap_count:
 	.section .bss
 	.balign 4096
 	.globl entry_idt3, entry_idt0, entry_irq_count, entry_irq_in_service, entry_irq_total
+	.globl entry_line_masked
 entry_idt3:
 	.skip	4096
 entry_idt0:
@@ -289,6 +320,8 @@ entry_irq_count:
 entry_irq_in_service:
 	.skip	4
 entry_irq_total:
+	.skip	4
+entry_line_masked:
 	.skip	4
 	.balign 8
 entry_exception_rax:

@@ -12,7 +12,11 @@
 #define ENTRY_TSS    0x38
 
 #define ENTRY_STUB_BYTES 32
-#define ENTRY_AP_MAX     64
-#define ENTRY_AP_STACK   1024
+/* Level-triggered lines have vectors and stubs of their own. */
+#define ENTRY_LINES           24
+#define ENTRY_LINE_VECTOR     0xc0
+#define ENTRY_LINE_STUB_BYTES 64
+#define ENTRY_AP_MAX          64
+#define ENTRY_AP_STACK        1024
 
 #endif
