@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Are our figures true? Exits to user space as Sluice counts them against the kernel's own count of the same run (the tracepoint
+# kvm:kvm_userspace_exit, which is exact): they may differ by 1 %.
+. "$(dirname "$0")/lib.bash"
+need_kvm
+
+# A mount namespace of its own, where tracefs can be mounted if nobody did.
+traced() {
+	unshare -m bash -c 'mountpoint -q /sys/kernel/tracing || mount -t tracefs none /sys/kernel/tracing || exit 90
+		[ -d /sys/kernel/tracing/events/kvm/kvm_userspace_exit ] || exit 90
+		out=$1; shift
+		perf stat -x, -e kvm:kvm_userspace_exit -o "$out" -- "$@"' traced "$@"
+}
+
+compare() {
+	local what=$1 ours theirs status
+	shift
+	traced "$TMP/perf" timeout 60 "$SLUICE" run --counters --kernel "$GUEST" "$@" \
+		>"$TMP/out" 2>"$TMP/err" </dev/null
+	status=$?
+	if [ $status = 90 ]; then
+		skip "$what" "no tracefs here, or no right to mount it"
+		return
+	fi
+	ours=$(awk '/^exits to user space/ {print $NF}' "$TMP/err")
+	theirs=$(awk -F, '$3 == "kvm:kvm_userspace_exit" {print $1}' "$TMP/perf")
+	if [ $status != 0 ] || ! grep -q 'SLUICE-DONE failed=0' "$TMP/out"; then
+		fail "$what" "the run failed (status $status): $(tail -n 1 "$TMP/err")"
+	elif [ -z "$ours" ] || [ -z "$theirs" ] || [ "$theirs" = 0 ]; then
+		fail "$what" "no counts (ours '$ours', the kernel's '$theirs')"
+	elif awk -v a="$ours" -v b="$theirs" 'BEGIN {d = a - b; if (d < 0) d = -d; exit !(d <= b / 100)}'; then
+		pass "$what: $ours counted here, $theirs by the kernel"
+	else
+		fail "$what" "$ours counted here, $theirs by the kernel"
+	fi
+}
+
+if ! command -v perf >/dev/null; then
+	skip "all" "perf is not installed"
+	exit 0
+fi
+image "$TMP/disk" 64M || fail "image" "could not be made"
+job=work=randread,size=4096,depth=32,ms=200
+compare "ide by pio" --disk "path=$TMP/disk,model=ide" --cmdline "job=blk,dev=ide,transfer=pio,$job"
+compare "ide by dma" --disk "path=$TMP/disk,model=ide" --cmdline "job=blk,dev=ide,transfer=dma,$job"
+compare "virtio-blk" --disk "path=$TMP/disk" --cmdline "job=blk,dev=virtio-blk,$job"
+compare "ne2k_pci" --net mem=sink,model=ne2k_pci --cmdline "job=net,dev=ne2k_pci,work=tx,size=64,depth=32,ms=200"
+compare "e1000" --net mem=echo,model=e1000 --cmdline "job=net,dev=e1000,work=echo,size=64,depth=1,ms=200"
+compare "virtio-net" --net mem=sink --cmdline "job=net,dev=virtio-net,work=tx,size=64,depth=256,ms=200"
+finish
