@@ -53,13 +53,6 @@ void ide_controller_reset(struct ide_controller *ctl)
 	}
 }
 
-static void ide_controller_op_reset(struct device *d)
-{
-	pthread_mutex_lock(&d->lock);
-	ide_controller_reset((struct ide_controller *)d);
-	pthread_mutex_unlock(&d->lock);
-}
-
 /* ------------------------------------------------------------------ quiesce, destroy */
 
 /* A command's requests follow each other until it needs the guest or is over. */
@@ -84,6 +77,15 @@ static void ide_controller_op_quiesce(struct device *d)
 	machine_coalesced_drain(d->machine);
 	for (unsigned i = 0; i < IDE_CHANNELS; i++)
 		ide_channel_quiesce(&ctl->channels[i]);
+}
+
+static void ide_controller_op_reset(struct device *d)
+{
+	/* A machine whose state could not be loaded counts as quiesced, and yet can be poked. */
+	ide_controller_op_quiesce(d);
+	pthread_mutex_lock(&d->lock);
+	ide_controller_reset((struct ide_controller *)d);
+	pthread_mutex_unlock(&d->lock);
 }
 
 /* The devices of a machine go in no promised order. */
@@ -306,6 +308,7 @@ static void ide_controller_op_load(struct device *d, struct state_reader *r)
 {
 	struct ide_controller *ctl = (struct ide_controller *)d;
 
+	ide_controller_op_quiesce(d);
 	pthread_mutex_lock(&d->lock);
 	state_section_enter(r, d->name, IDE_STATE_VERSION);
 	pci_device_load(&ctl->pci, r);
