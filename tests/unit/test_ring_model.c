@@ -37,14 +37,13 @@ struct model {
 	uint32_t *spare;
 	uint32_t nspare;
 	uint16_t *by_id; /* id the device knows -> request */
-	uint16_t *held;
 	struct line added, published,
-		visible; /* visible: in the order the driver must see (in_order) */
-	struct line popped;
-	uint32_t nheld;
+		visible;          /* visible: in the order the driver must see (in_order) */
+	struct line popped, held; /* held: ids, nearly oldest first */
 	uint32_t nvisible;
 	uint32_t free_positions;
 	uint64_t avail_at, used_at; /* positions ever published, ever used (as events count them) */
+	uint64_t pop_at;            /* positions ever popped */
 	uint64_t asked_avail, asked_used; /* the same at the last decision */
 	uint64_t bell_at, intr_at;        /* the position asked for */
 	bool bell_on, intr_on;
@@ -79,7 +78,7 @@ static uint32_t line_get(struct line *l, uint32_t size)
 
 static void model_new(struct model *m, enum ring_layout layout, uint32_t size, unsigned features)
 {
-	struct line *lines[] = {&m->added, &m->published, &m->visible, &m->popped};
+	struct line *lines[] = {&m->added, &m->published, &m->visible, &m->popped, &m->held};
 
 	memset(m, 0, sizeof(*m));
 	rig_new(&m->rig, layout, size, features);
@@ -88,8 +87,7 @@ static void model_new(struct model *m, enum ring_layout layout, uint32_t size, u
 	m->requests = calloc(size, sizeof(*m->requests));
 	m->spare = calloc(size, sizeof(*m->spare));
 	m->by_id = calloc(size, sizeof(*m->by_id));
-	m->held = calloc(size, sizeof(*m->held));
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 5; i++)
 		lines[i]->at = calloc(size, sizeof(uint32_t));
 	for (uint32_t i = 0; i < size; i++)
 		m->spare[m->nspare++] = i;
@@ -104,7 +102,7 @@ static void model_free(struct model *m)
 	free(m->requests);
 	free(m->spare);
 	free(m->by_id);
-	free(m->held);
+	free(m->held.at);
 	free(m->added.at);
 	free(m->published.at);
 	free(m->visible.at);
@@ -243,9 +241,10 @@ static void model_pop(struct model *m)
 			continue;
 		line_get(&m->published, m->size);
 		m->requests[index].state = POPPED;
+		m->pop_at += m->rig.layout == RING_SPLIT ? 1 : m->requests[index].positions;
 		CHECK(m, chains[i].id < m->size);
 		m->by_id[chains[i].id] = index;
-		m->held[m->nheld++] = chains[i].id;
+		line_put(&m->held, m->size, chains[i].id);
 		line_put(&m->popped, m->size, index);
 	}
 }
@@ -265,23 +264,22 @@ static void model_push(struct model *m)
 	struct ring_used used[BATCH_MAX];
 	uint32_t n = rig_below(&m->seed, BATCH_MAX + 1);
 
-	if (n > m->nheld)
-		n = m->nheld;
+	if (n > m->held.count)
+		n = m->held.count;
 	for (uint32_t i = 0; i < n; i++) {
-		uint32_t pick = rig_below(&m->seed, m->nheld);
-		struct request *q = &m->requests[m->by_id[m->held[pick]]];
+		/* Mostly in order, as real devices are. */
+		uint32_t pick = rig_below(&m->seed, 2) ? rig_below(&m->seed, m->held.count) : 0;
+		uint32_t *at = &m->held.at[(m->held.head + pick) % m->size], id = *at;
+		struct request *q = &m->requests[m->by_id[id]];
 
-		if (rig_below(&m->seed, 2)) /* mostly in order, as real devices are */
-			pick = 0, q = &m->requests[m->by_id[m->held[0]]];
-		used[i].id = m->held[pick];
+		*at = m->held.at[m->held.head];
+		line_get(&m->held, m->size);
+		used[i].id = id;
 		used[i].len = rig_below(&m->seed, q->in_len + 1);
 		q->done_len = used[i].len;
 		if (q->in_len && rig_below(&m->seed, 50) == 0)
 			used[i].len = UINT32_MAX, q->done_len = q->in_len;
 		q->state = PUSHED;
-		memmove(&m->held[pick], &m->held[pick + 1],
-			(m->nheld - pick - 1) * sizeof(m->held[0]));
-		m->nheld--;
 		if (!m->rig.features.in_order)
 			model_make_visible(m, q - m->requests);
 	}
@@ -347,14 +345,7 @@ static void model_switch_notifications(struct model *m)
 		CHECK(m, ring_device_doorbell_on(&m->rig.dev) == (m->published.count > 0));
 		m->bell_on = true;
 		m->bell_any = !m->rig.features.event_idx;
-		m->bell_at = m->avail_at;
-		for (uint32_t i = 0; i < m->published.count; i++)
-			m->bell_at -=
-				m->rig.layout == RING_SPLIT
-					? 1
-					: m->requests[m->published.at[(m->published.head + i) %
-								      m->size]]
-						  .positions;
+		m->bell_at = m->pop_at;
 		break;
 	case 2:
 		ring_driver_interrupt_off(&m->rig.drv);
@@ -385,7 +376,7 @@ static void model_run(enum ring_layout layout, uint32_t size, unsigned features,
 		m.loaded = true;
 		/* What the queue did before it was moved here is not known: notifications start
 		 * fresh. */
-		m.avail_at = m.used_at = m.asked_avail = m.asked_used = 1 << 20;
+		m.avail_at = m.used_at = m.pop_at = m.asked_avail = m.asked_used = 1 << 20;
 		m.bell_at = m.intr_at = m.avail_at;
 	}
 	while (m.done < requests && !m.wrong) {
@@ -424,7 +415,7 @@ static void model_run(enum ring_layout layout, uint32_t size, unsigned features,
 /* Large queues do not need every combination to go round twice. */
 static uint64_t laps(uint32_t size)
 {
-	return size <= 1024 ? 2000 : size + size / 2;
+	return size <= 1024 ? 1200 : size + size / 8;
 }
 
 static void test_split(void)
