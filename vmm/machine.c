@@ -25,7 +25,7 @@ void machine_config_init(struct machine_config *cfg)
 bool machine_error_is_usage(int error)
 {
 	return error == -EINVAL || error == -ENOENT || error == -EISDIR || error == -ENOTDIR ||
-	       error == -ENAMETOOLONG || error == -ELOOP;
+	       error == -ENAMETOOLONG || error == -ELOOP || error == -EBADF;
 }
 
 void device_add(struct machine *m, struct device *d, const struct device_ops *ops, const char *name)
@@ -112,6 +112,17 @@ static const struct device_model *machine_model_find(
 	return NULL;
 }
 
+/* What a folder below said of a path or descriptor, with the option that it came from. */
+static int why_option(char why[VMM_WHY_MAX], int error, const char *option, const char *value)
+{
+	char text[VMM_WHY_MAX];
+
+	snprintf(text, sizeof(text), "%s", why);
+	if (value && !strncmp(text, value, strlen(value)))
+		return why_set(why, error, "%s path=%.220s", option, text);
+	return why_set(why, error, "%s %.230s", option, text);
+}
+
 static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_MAX])
 {
 	const struct disk_config *cfg = &m->cfg.disks[i];
@@ -141,7 +152,7 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 	snprintf(args.name, sizeof(args.name), "disk%u", i);
 	rc = blk_open(&unit->image, &opts, why);
 	if (rc)
-		return rc;
+		return why_option(why, rc, "--disk", cfg->path);
 	args.image = unit->image;
 	unit->model = model;
 	m->nunits++;
@@ -204,7 +215,7 @@ static int machine_net_create(struct machine *m, unsigned i, char why[VMM_WHY_MA
 	} else {
 		rc = machine_port_open(cfg, &unit->port, why);
 		if (rc)
-			return rc;
+			return strncmp(why, "--", 2) ? why_option(why, rc, "--net", NULL) : rc;
 	}
 	args.port = unit->port;
 	unit->model = model;
