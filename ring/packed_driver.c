@@ -86,7 +86,7 @@ static int ring_packed_used_peek(struct ring_driver *drv, uint32_t *id, uint32_t
 {
 	uint64_t rest;
 
-	if (!drv->inflight) /* a descriptor never written may look used */
+	if (!drv->inflight) /* nothing can come: leave the shared line alone */
 		return 0;
 	rest = ring_packed_used_rest(drv);
 	if (!ring_packed_is_used(rest, drv->used_wrap))
