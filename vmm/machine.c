@@ -113,13 +113,14 @@ static const struct device_model *machine_model_find(
 }
 
 /* What a folder below said of a path or descriptor, with the option that it came from. */
-static int why_option(char why[VMM_WHY_MAX], int error, const char *option, const char *value)
+static int why_option(
+	char why[VMM_WHY_MAX], int error, const char *option, const char *key, const char *value)
 {
 	char text[VMM_WHY_MAX];
 
 	snprintf(text, sizeof(text), "%s", why);
 	if (value && !strncmp(text, value, strlen(value)))
-		return why_set(why, error, "%s path=%.220s", option, text);
+		return why_set(why, error, "%s %s=%.220s", option, key, text);
 	return why_set(why, error, "%s %.230s", option, text);
 }
 
@@ -152,7 +153,7 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 	snprintf(args.name, sizeof(args.name), "disk%u", i);
 	rc = blk_open(&unit->image, &opts, why);
 	if (rc)
-		return why_option(why, rc, "--disk", cfg->path);
+		return why_option(why, rc, "--disk", "path", cfg->path);
 	args.image = unit->image;
 	unit->model = model;
 	m->nunits++;
@@ -215,7 +216,8 @@ static int machine_net_create(struct machine *m, unsigned i, char why[VMM_WHY_MA
 	} else {
 		rc = machine_port_open(cfg, &unit->port, why);
 		if (rc)
-			return strncmp(why, "--", 2) ? why_option(why, rc, "--net", NULL) : rc;
+			return strncmp(why, "--", 2) ? why_option(why, rc, "--net", "tap", cfg->tap)
+						     : rc;
 	}
 	args.port = unit->port;
 	unit->model = model;
