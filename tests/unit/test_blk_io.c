@@ -285,6 +285,38 @@ static void test_batch_cost(void)
 	each_engine(batch_body, MIB, 5);
 }
 
+/* A flush reaches the kernel; looking for work when there is none costs nothing. */
+static void idle_body(struct rig *r)
+{
+	static char buffer[4096] __attribute__((aligned(4096)));
+	struct blk_channel_counters before, after;
+	struct pollfd pfd = {.fd = blk_channel_fd(r->ch), .events = POLLIN};
+
+	CU_ASSERT(rig_do(r, BLK_WRITE, 0, buffer, 4096) == 0);
+	blk_channel_counters_get(r->ch, &before);
+	CU_ASSERT(rig_do(r, BLK_FLUSH, 0, NULL, 0) == 0);
+	blk_channel_counters_get(r->ch, &after);
+	CU_ASSERT(after.system_calls > before.system_calls);
+	/* The last signal may come after its completion: the workers fall asleep in their own time.
+	 */
+	for (time_t start = time(NULL); !rig_late(start);) {
+		blk_channel_counters_get(r->ch, &before);
+		usleep(20000);
+		for (int i = 0; i < 10; i++)
+			CU_ASSERT(blk_poll(r->ch) == 0);
+		blk_channel_counters_get(r->ch, &after);
+		if (after.system_calls == before.system_calls)
+			break;
+	}
+	CU_ASSERT(after.system_calls == before.system_calls);
+	CU_ASSERT(poll(&pfd, 1, 0) == 0);
+}
+
+static void test_idle(void)
+{
+	each_engine(idle_body, MIB, 5);
+}
+
 struct chain {
 	struct rig *rig;
 	struct rig_request one;
@@ -516,6 +548,7 @@ static const struct unit_case cases[] = {
 	{"a long vector", test_long_vector},
 	{"a file that shrank", test_shrunk_file},
 	{"a batch is few calls", test_batch_cost},
+	{"flushing, and idling", test_idle},
 	{"done() submits", test_done_submits},
 	{"closed in flight", test_close_in_flight},
 	{"two channels, two threads", test_two_channels},

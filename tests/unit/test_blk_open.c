@@ -398,6 +398,36 @@ static void test_ranges_unsupported(void)
 	}
 }
 
+/* A flush that fails says so. */
+static int flush_body(void *arg)
+{
+	struct rig_config config = {.engine = BLK_ENGINE_THREADS};
+	struct rig r = {.path = ""};
+
+	if (rig_open_path(&r, &config, arg, -1) ||
+		forbid((int[]){SYS_fdatasync, SYS_fsync}, 2, EIO) < 0)
+		return RIG_SKIP_STATUS;
+	if (rig_do(&r, BLK_FLUSH, 0, NULL, 0) != -EIO || blk_sync(r.image) != -EIO)
+		return 2;
+	rig_close(&r);
+	return 0;
+}
+
+static void test_flush_fails(void)
+{
+	char path[128];
+	int status;
+
+	rig_path(path, "flush");
+	rig_file(path, MIB, 0);
+	status = rig_child(flush_body, path);
+	if (status == RIG_SKIP_STATUS)
+		unit_skip("no seccomp here");
+	else
+		CU_ASSERT(status == 0);
+	unlink(path);
+}
+
 static int full_try(const char *path, enum blk_engine engine)
 {
 	struct rig_config config = {.engine = engine};
@@ -481,6 +511,7 @@ static const struct unit_case cases[] = {
 	{"claims of QEMU", test_claim_qemu_first},
 	{"forbidden engines", test_forbidden},
 	{"ranges not supported", test_ranges_unsupported},
+	{"a flush that fails", test_flush_fails},
 	{"a full disk", test_full},
 };
 
