@@ -123,7 +123,7 @@ static inline bool rig_page_dirty(struct rig *r, uint64_t gpa)
 {
 	uint64_t page = (gpa - RIG_GPA) >> 12;
 
-	return r->dirty[page / 64] >> (page % 64) & 1;
+	return __atomic_load_n(&r->dirty[page / 64], __ATOMIC_RELAXED) >> (page % 64) & 1;
 }
 
 /* Negotiates everything offered (and wanted), in the layout and with the ring features of the rig.
