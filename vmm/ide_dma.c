@@ -35,7 +35,7 @@ const struct bus_span ide_bus_master_posted[] = {
 static int ide_walk_fetch(struct ide_channel *ch)
 {
 	struct ide_walk *walk = &ch->walk;
-	uint32_t prd[2];
+	uint32_t prd[2], address, count;
 
 	/* the end of the table must come before the boundary: at most 8,192 descriptors */
 	if (walk->fetched && !(walk->next % IDE_PRD_BOUNDARY))
@@ -43,15 +43,17 @@ static int ide_walk_fetch(struct ide_channel *ch)
 	if (ring_mem_read(
 		    machine_mem(ch->controller->device.machine), walk->next, prd, sizeof(prd)))
 		return -EFAULT;
+	address = le32toh(prd[0]) & ~1u;
+	count = le32toh(prd[1]) & 0xfffe;
+	if (!count)
+		count = IDE_PRD_BOUNDARY;
+	if (address % IDE_PRD_BOUNDARY + count > IDE_PRD_BOUNDARY)
+		return -EINVAL;
 	walk->fetched++;
 	walk->next += sizeof(prd);
-	walk->address = le32toh(prd[0]) & ~1u;
-	walk->left = le32toh(prd[1]) & 0xfffe;
+	walk->address = address;
+	walk->left = count;
 	walk->last = le32toh(prd[1]) >> 31;
-	if (!walk->left)
-		walk->left = IDE_PRD_BOUNDARY;
-	if (walk->address % IDE_PRD_BOUNDARY + walk->left > IDE_PRD_BOUNDARY)
-		return -EINVAL;
 	return 0;
 }
 

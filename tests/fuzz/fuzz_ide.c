@@ -5,6 +5,7 @@
  *
  * Input: operations of 6 bytes: what, where, value (4). A machine is made once and reset for each.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,7 +15,7 @@
 
 #define DISKS      3u
 #define DISK_BYTES (256u << 10)
-#define MEMORY     (4ull << 20)
+#define MEMORY     (2ull << 20)
 #define OPS_MAX    512u
 
 static struct machine *machine;
@@ -93,8 +94,10 @@ static void fuzz_move(void)
 	if (!machine_save(machine, &w)) {
 		state_reader_init(&r, w.data, w.len);
 		/* what was saved can be loaded */
-		if (machine_load(machine, &r, why))
+		if (machine_load(machine, &r, why)) {
+			fprintf(stderr, "saved, and not loadable: %s\n", why);
 			abort();
+		}
 	}
 	state_writer_free(&w);
 	machine_resume(machine);
@@ -146,6 +149,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (machine_reset(machine, why))
 		abort();
 	machine_resume(machine);
+	/* nothing of the input before may be left, or a find could not be repeated */
+	memset(ring_mem_translate(machine_memory(machine), 0, MEMORY, RING_WRITE), 0, MEMORY);
 	machine_port_write(machine, 0xcf8, 0x80000920, 4);
 	bus_master = machine_port_read(machine, 0xcfc, 4) & 0xfff0;
 	for (unsigned n = 0; size >= 6 && n < OPS_MAX; n++, data += 6, size -= 6)

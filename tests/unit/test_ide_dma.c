@@ -469,6 +469,15 @@ static void test_move_dma(void)
 	CU_ASSERT_EQUAL(ide_bm_status(&r, 0) & 7, 4);
 	CU_ASSERT(ide_is_pattern(ide_memory(&r, AT, 4096), 0, 50, 8));
 	ide_bm_command(&r, 0, 8);
+	/* after a descriptor that was refused */
+	prd.address += 2;
+	prd.count = LAST;
+	ide_bm_setup(&r, 0, TABLE, &prd, 1);
+	CU_ASSERT_EQUAL(ide_dma(&r, 0, 0xc8, 5, 8, TABLE, &bm), 0x51);
+	move(&r);
+	CU_ASSERT_EQUAL(ide_bm_status(&r, 0) & 7, 6);
+	prd = (struct ide_prd){AT, 4096 | LAST};
+	ide_bm_setup(&r, 0, TABLE, &prd, 1);
 	/* started, and no command yet */
 	ide_bm_command(&r, 0, 9);
 	move(&r);
