@@ -71,10 +71,6 @@ int cmd_bench(int argc, char **argv)
 			"folder",
 			BENCH_PROGRAM);
 	}
-	if (help_asked(argc, argv)) {
-		fputs(help, stdout);
-		fflush(stdout);
-	}
 	argv[0] = path;
 	execv(path, argv);
 	return cli_fail("bench", CLI_HOST, "%s: cannot be run: %s", path, strerror(errno));
