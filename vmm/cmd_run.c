@@ -187,7 +187,7 @@ static void disks_report(struct machine *m)
 		struct device_report r;
 
 		machine_device_report(m, i, &r);
-		if (strcmp(r.kind, "disk")) {
+		if (strcmp(r.kind, "disk") != 0) {
 			fprintf(stderr, "sluice: %s: port %s\n", r.model, r.port_kind);
 			continue;
 		}

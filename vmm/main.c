@@ -52,7 +52,8 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		return cli_fail("", CLI_USAGE,
 			"a command is missing; use run, bench, devices, version or help");
-	if (strcmp(argv[1], "help") && strcmp(argv[1], "--help") && strcmp(argv[1], "-h"))
+	if (strcmp(argv[1], "help") != 0 && strcmp(argv[1], "--help") != 0 &&
+		strcmp(argv[1], "-h") != 0)
 		return command_run(argc - 1, argv + 1);
 	if (argc > 2) {
 		command_help[0] = argv[2];

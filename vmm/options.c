@@ -194,7 +194,7 @@ static int model_unknown(struct pairs *p, const char *kind, const struct pair *p
 	for (unsigned i = 0; machine_model_info(i); i++) {
 		const struct model_info *info = machine_model_info(i);
 
-		if (!strcmp(info->name, pair->value) && strcmp(info->kind, kind))
+		if (!strcmp(info->name, pair->value) && strcmp(info->kind, kind) != 0)
 			return complain(p, "model=%s: that is a %s model; use it with --%s",
 				info->name, info->kind, info->kind);
 		if (!strcmp(info->kind, kind))
@@ -210,7 +210,7 @@ static const struct model_info *model_choose(
 	for (unsigned i = 0; i < p->n; i++) {
 		const struct device_model *model;
 
-		if (strcmp(p->list[i].key, "model") || !p->list[i].value)
+		if (strcmp(p->list[i].key, "model") != 0 || !p->list[i].value)
 			continue;
 		model = device_model_find(kind, p->list[i].value);
 		if (!model)
@@ -307,7 +307,7 @@ static int fd_get(struct pairs *p, const struct pair *pair, int *out)
 static int ring_get(struct pairs *p, const struct pair *pair, bool *packed)
 {
 	*packed = !strcmp(pair->value, "packed");
-	if (!*packed && strcmp(pair->value, "split"))
+	if (!*packed && strcmp(pair->value, "split") != 0)
 		return complain_value(p, pair, "unknown ring layout; use split or packed");
 	return 0;
 }
@@ -493,8 +493,8 @@ static int net_key(struct net_config *cfg, struct pairs *p, const struct pair *p
 	if (!strcmp(key, "fd"))
 		return fd_get(p, pair, &cfg->fd);
 	if (!strcmp(key, "mem")) {
-		if (strcmp(pair->value, "sink") && strcmp(pair->value, "source") &&
-			strcmp(pair->value, "echo"))
+		if (strcmp(pair->value, "sink") != 0 && strcmp(pair->value, "source") != 0 &&
+			strcmp(pair->value, "echo") != 0)
 			return complain_value(p, pair, "unknown port; use sink, source or echo");
 		return string_get(pair, &cfg->memory);
 	}

@@ -277,6 +277,31 @@ static void transfer_intx(void)
 	}
 }
 
+/* Queues are started one after the other, by a vCPU that holds the device's lock and waits for the
+ * I/O thread; the first already interrupts by INTx, which needs that lock. Nobody may hang. */
+static void start_while_interrupting(void)
+{
+	struct rig *r = &rig;
+
+	rig_init(r);
+	rig_disk(r, false, RIG_QUEUES);
+	CU_ASSERT_FATAL(rig_create(r));
+	for (unsigned round = 0; round < 200; round++) {
+		r->heap = RIG_HEAP;
+		CU_ASSERT_FATAL(rig_negotiate(r, VIRTIO_BIT(VIRTIO_F_VERSION_1)));
+		for (unsigned q = 0; q < RIG_QUEUES; q++)
+			CU_ASSERT_FATAL(rig_queue_set(r, q, 32));
+		for (unsigned i = 0; i < 8; i++)
+			rig_blk_add(r, 0, RIG_BLK_IN, i, 512, i);
+		ring_driver_publish(&r->queues[0].drv);
+		rig_status_set(r, 0xf);
+		for (unsigned i = 0; i < 8; i++)
+			CU_ASSERT(rig_done(r, 0, NULL) >= 0);
+		CU_ASSERT(RIG_WAIT(atomic_load(&r->line)));
+	}
+	rig_destroy(r);
+}
+
 /* The doorbell goes where the BAR goes; with decoding off nothing answers. */
 static void bar_moves(void)
 {
@@ -459,6 +484,7 @@ static const struct unit_case cases[] = {
 	{"window in configuration space", window},
 	{"transfer with MSI-X", transfer_msix},
 	{"transfer with INTx", transfer_intx},
+	{"start while interrupting", start_while_interrupting},
 	{"the BAR moves", bar_moves},
 	{"reset while in flight", reset_in_flight},
 	{"queue areas outside memory", hostile_areas},
