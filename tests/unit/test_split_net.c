@@ -143,13 +143,16 @@ static void test_sink(void)
 		card_start(&c, 2048, 0);
 		for (unsigned k = 0; c.sent[0] < 5000 && k < 10000000; k++)
 			card_tx_some(&c, 0, 32);
-		for (unsigned k = 0; order.next < c.sent[0] && k < 10000; k++) {
-			usleep(1000);
-			split_quiesce_wait(c.r.dev); /* also orders the look at `order` */
+		for (unsigned k = 0; k < 10000; k++) {
+			split_quiesce_wait(c.r.dev); /* only then may `order` be looked at */
+			if (order.next == c.sent[0])
+				break;
 			c.r.q[TXQ(0)].cfg.restore = true;
 			split_queue_state_get(c.r.dev, TXQ(0), &c.r.q[TXQ(0)].cfg.state);
 			rig_queue_start(&c.r, TXQ(0));
+			usleep(1000);
 		}
+		CU_ASSERT_EQUAL(order.next, c.sent[0]);
 		net_port_counters_get(port, &n);
 		CU_ASSERT_EQUAL(n.tx_packets, c.sent[0]);
 		CU_ASSERT_EQUAL(n.errors, 0);
