@@ -166,6 +166,7 @@ int ide_create(
 		return -ENOMEM;
 	}
 	ide_disk_init(disk, args);
+	ide_drain_init(disk, args->io);
 	r = legacy_disk_open(&disk->link, args->io, args->image, why);
 	if (r) {
 		free(disk);

@@ -142,12 +142,23 @@ struct ide_fifo {
 	uint8_t before;
 };
 
+/* Replays what KVM collected for the data port while a block waits for it (ide_drain.c). */
+struct ide_drain {
+	struct io_thread *io;
+	struct io_work work;
+	struct io_timer timer; /* the I/O thread's */
+	uint64_t interval_ns;  /* the I/O thread's */
+	uint32_t pos;          /* the I/O thread's: where the transfer was */
+	bool armed;            /* under the lock: work is posted, or the timer set */
+};
+
 /* One disk: a device of its own for reports. */
 struct ide_disk {
 	struct device device;
 	struct ide_channel *channel;
 	unsigned unit;
 	struct legacy_disk *link;
+	struct ide_drain drain;
 	uint64_t link_calls; /* its system calls already counted */
 	struct histogram latency;
 	uint64_t sectors;
@@ -234,6 +245,13 @@ void ide_dma_run(struct ide_channel *ch);
 void ide_dma_step_end(struct ide_channel *ch);
 /* Marks what a read wrote into guest memory. */
 void ide_dma_dirty(struct ide_channel *ch);
+
+/* ide_drain.c */
+/* A DRQ block waits for the guest's words. */
+void ide_drain_start(struct ide_disk *disk);
+void ide_drain_init(struct ide_disk *disk, struct io_thread *io);
+/* Without the lock; not on the I/O thread. Nothing starts it any more. */
+void ide_drain_stop(struct ide_disk *disk);
 
 /* ide_state.c */
 extern const struct device_ops ide_controller_ops;

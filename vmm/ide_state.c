@@ -118,6 +118,7 @@ static void ide_disk_op_destroy(struct device *d)
 	struct ide_disk *disk = (struct ide_disk *)d;
 	struct ide_controller *ctl = disk->channel->controller;
 
+	ide_drain_stop(disk);
 	disk->channel->disks[disk->unit] = NULL;
 	legacy_disk_close(disk->link);
 	pthread_mutex_destroy(&d->lock);
@@ -363,6 +364,8 @@ static void ide_disk_op_load(struct device *d, struct state_reader *r)
 		disk->channel->xfer.disk = NULL;
 	}
 	ide_irq_restore(disk->channel);
+	if (disk->channel->xfer.disk == disk && disk->channel->xfer.kind == IDE_WRITE)
+		ide_drain_start(disk);
 	pthread_mutex_unlock(lock);
 }
 

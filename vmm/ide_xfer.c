@@ -158,6 +158,8 @@ static void ide_block_begin(struct ide_channel *ch, bool interrupt)
 	x->end = x->pos + (rest < x->block ? rest : x->block);
 	x->disk->error = 0;
 	x->disk->status = IDE_ST_READY | IDE_ST_DRQ;
+	if (x->kind == IDE_WRITE)
+		ide_drain_start(x->disk);
 	if (interrupt)
 		ide_intrq_set(x->disk, true);
 }
