@@ -250,18 +250,20 @@ static void net_mistakes(void)
 /* A value or key of any length still gives one line with its hint at the end. */
 static void long_values(void)
 {
+	static const char head[] = "path=a,engine=";
 	static char text[100000];
 
 	memset(text, 'y', sizeof(text) - 1);
-	memcpy(text, "path=a,engine=", 14);
+	for (size_t i = 0; i < sizeof(head) - 1; i++)
+		text[i] = head[i];
 	disk_bad(text, W("engine=yyy", "io_uring, aio, threads or auto"));
 	memset(text, 'k', 64);
 	disk_bad(text, W("kkk", "unknown key"));
 	/* doubled commas: one key of commas, or an empty one after them */
 	memset(text, ',', sizeof(text) - 1);
 	disk_bad(text, W("key"));
-	for (size_t i = 0; i + 2 < sizeof(text); i += 2)
-		memcpy(text + i, "a,", 2);
+	for (size_t i = 0; i + 1 < sizeof(text); i++)
+		text[i] = i & 1 ? ',' : 'a';
 	disk_bad(text, W("twice"));
 }
 
