@@ -270,6 +270,8 @@ static int machine_reset_locked(struct machine *m, char why[VMM_WHY_MAX])
 	uint64_t n;
 	int rc;
 
+	if (machine_running_end(m))
+		machine_finish(m);
 	if (m->started && !m->finished && !m->pausing)
 		return why_set(why, -EBUSY, "a running machine is not reset: pause it first");
 	machine_devices_quiesce(m);

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The first serial port by its registers, in a machine without KVM. */
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/unit/unit.h"
+#include "vmm/vmm.h"
+
+enum { DATA = 0x3f8, IER, IIR, LCR, MCR, LSR, MSR, SCR };
+
+struct port {
+	struct machine *m;
+	char out[4096];
+	size_t nout;
+	bool line;
+	unsigned rises;
+};
+
+static void port_output(void *ctx, const uint8_t *bytes, size_t n)
+{
+	struct port *p = ctx;
+
+	for (size_t i = 0; i < n && p->nout < sizeof(p->out); i++)
+		p->out[p->nout++] = (char)bytes[i];
+}
+
+static void port_interrupt(void *ctx, int gsi, bool level, uint64_t address, uint32_t data)
+{
+	struct port *p = ctx;
+
+	(void)address;
+	(void)data;
+	if (gsi != 4)
+		return;
+	p->line = level;
+	p->rises += level;
+}
+
+static void port_make(struct port *p, int console_out)
+{
+	char why[VMM_WHY_MAX];
+	struct machine_config cfg;
+
+	memset(p, 0, sizeof(*p));
+	machine_config_init(&cfg);
+	cfg.no_kvm = true;
+	cfg.memory = 2 << 20;
+	cfg.console_out = console_out;
+	if (console_out < 0)
+		cfg.console_hook = port_output;
+	cfg.console_ctx = p;
+	cfg.interrupt_hook = port_interrupt;
+	cfg.interrupt_ctx = p;
+	if (machine_create(&p->m, &cfg, why)) {
+		printf("\n%s\n", why);
+		abort();
+	}
+}
+
+static uint8_t get(struct port *p, uint16_t reg)
+{
+	return (uint8_t)machine_port_read(p->m, reg, 1);
+}
+
+static void put(struct port *p, uint16_t reg, uint8_t value)
+{
+	machine_port_write(p->m, reg, value, 1);
+}
+
+static size_t type(struct port *p, const char *text)
+{
+	return machine_console_input(p->m, (const uint8_t *)text, strlen(text));
+}
+
+static void test_registers(void)
+{
+	struct port p;
+
+	port_make(&p, -1);
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x60);
+	CU_ASSERT_EQUAL(get(&p, MSR), 0xb0);
+	CU_ASSERT_EQUAL(get(&p, IIR), 0x01);
+	put(&p, SCR, 0x5a);
+	CU_ASSERT_EQUAL(get(&p, SCR), 0x5a);
+	put(&p, LCR, 0x80);
+	put(&p, DATA, 0x34);
+	put(&p, IER, 0x12);
+	CU_ASSERT_EQUAL(get(&p, DATA), 0x34);
+	CU_ASSERT_EQUAL(get(&p, IER), 0x12);
+	put(&p, LCR, 0x03);
+	CU_ASSERT_EQUAL(get(&p, LCR), 0x03);
+	CU_ASSERT_EQUAL(get(&p, IER), 0x00);
+	put(&p, IER, 0xff);
+	CU_ASSERT_EQUAL(get(&p, IER), 0x0f);
+	CU_ASSERT_EQUAL(p.nout, 0);
+	put(&p, IIR, 0x01);
+	CU_ASSERT_EQUAL(get(&p, IIR) & 0xc0, 0xc0);
+	put(&p, IIR, 0x00);
+	CU_ASSERT_EQUAL(get(&p, IIR) & 0xc0, 0x00);
+	/* a wide read shows consecutive registers */
+	put(&p, IER, 0);
+	CU_ASSERT_EQUAL(machine_port_read(p.m, LCR, 2), 0x0003);
+	machine_destroy(p.m);
+}
+
+static void test_output(void)
+{
+	struct port p;
+
+	port_make(&p, -1);
+	for (const char *c = "hello"; *c; c++)
+		put(&p, DATA, (uint8_t)*c);
+	CU_ASSERT_EQUAL(p.nout, 5);
+	CU_ASSERT_EQUAL(memcmp(p.out, "hello", 5), 0);
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x60);
+	machine_destroy(p.m);
+}
+
+static void test_transmit_interrupt(void)
+{
+	struct port p;
+
+	port_make(&p, -1);
+	put(&p, IER, 0x02);
+	CU_ASSERT_FALSE(p.line); /* OUT2 connects it */
+	put(&p, MCR, 0x08);
+	CU_ASSERT_TRUE(p.line);
+	CU_ASSERT_EQUAL(get(&p, IIR), 0x02);
+	CU_ASSERT_FALSE(p.line); /* reading IIR cleared it */
+	CU_ASSERT_EQUAL(get(&p, IIR), 0x01);
+	put(&p, DATA, 'x');
+	CU_ASSERT_TRUE(p.line);
+	CU_ASSERT_EQUAL(p.rises, 2);
+	put(&p, IER, 0);
+	CU_ASSERT_FALSE(p.line);
+	machine_destroy(p.m);
+}
+
+static void test_receive(void)
+{
+	struct port p;
+
+	port_make(&p, -1);
+	put(&p, MCR, 0x08);
+	put(&p, IER, 0x03);
+	get(&p, IIR);
+	CU_ASSERT_EQUAL(type(&p, "ab"), 2);
+	CU_ASSERT_TRUE(p.line);
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x61);
+	/* received data goes before an empty transmitter */
+	put(&p, DATA, 'x');
+	CU_ASSERT_EQUAL(get(&p, IIR), 0x04);
+	CU_ASSERT_EQUAL(get(&p, DATA), 'a');
+	CU_ASSERT_EQUAL(get(&p, IIR), 0x04);
+	CU_ASSERT_EQUAL(get(&p, DATA), 'b');
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x60);
+	CU_ASSERT_EQUAL(get(&p, IIR), 0x02);
+	CU_ASSERT_FALSE(p.line);
+	machine_destroy(p.m);
+}
+
+static void test_fifo_trigger(void)
+{
+	struct port p;
+
+	port_make(&p, -1);
+	put(&p, MCR, 0x08);
+	put(&p, IER, 0x01);
+	put(&p, IIR, 0x81); /* 8 characters */
+	CU_ASSERT_EQUAL(type(&p, "1234567"), 7);
+	CU_ASSERT_EQUAL(get(&p, IIR), 0xcc); /* below: as after the time-out */
+	CU_ASSERT_EQUAL(type(&p, "8"), 1);
+	CU_ASSERT_EQUAL(get(&p, IIR), 0xc4);
+	put(&p, IIR, 0x83); /* clears the receiver's FIFO */
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x60);
+	CU_ASSERT_FALSE(p.line);
+	machine_destroy(p.m);
+}
+
+/* What does not fit is not taken, and nothing of what was taken is lost. */
+static void test_input_bounded(void)
+{
+	uint8_t in[8192];
+	struct port p;
+	size_t taken, more;
+	bool same = true;
+
+	port_make(&p, -1);
+	for (size_t i = 0; i < sizeof(in); i++)
+		in[i] = (uint8_t)(i * 7);
+	put(&p, IIR, 0x01);
+	taken = machine_console_input(p.m, in, sizeof(in));
+	CU_ASSERT_TRUE(taken >= 16 && taken < sizeof(in));
+	CU_ASSERT_EQUAL(machine_console_input(p.m, in, 1), 0);
+	for (size_t i = 0; i < 100; i++)
+		same &= get(&p, DATA) == in[i];
+	more = machine_console_input(p.m, in + taken, sizeof(in) - taken);
+	CU_ASSERT_EQUAL(more, 100);
+	for (size_t i = 100; i < taken + more; i++)
+		same &= get(&p, DATA) == in[i];
+	CU_ASSERT_TRUE(same);
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x60);
+	machine_destroy(p.m);
+}
+
+static void test_loopback(void)
+{
+	struct port p;
+
+	port_make(&p, -1);
+	put(&p, MCR, 0x10);
+	CU_ASSERT_EQUAL(get(&p, MSR) & 0xf0, 0x00);
+	put(&p, MCR, 0x1a); /* RTS, OUT2 */
+	CU_ASSERT_EQUAL(get(&p, MSR), 0x99);
+	CU_ASSERT_EQUAL(get(&p, MSR), 0x90); /* the changes were read */
+	put(&p, DATA, 'L');
+	CU_ASSERT_EQUAL(p.nout, 0);
+	CU_ASSERT_EQUAL(get(&p, LSR) & 1, 1);
+	put(&p, DATA, 'M'); /* no FIFO: overrun */
+	CU_ASSERT_EQUAL(get(&p, LSR) & 2, 2);
+	CU_ASSERT_EQUAL(get(&p, LSR) & 2, 0);
+	CU_ASSERT_EQUAL(get(&p, DATA), 'L');
+	CU_ASSERT_EQUAL(type(&p, "z"), 0);
+	put(&p, MCR, 0x00);
+	CU_ASSERT_EQUAL(get(&p, MSR) & 0xf0, 0xb0);
+	machine_destroy(p.m);
+}
+
+/* A reader that stalls costs nothing but its own text; one that comes back gets the rest. */
+static void test_full_pipe(void)
+{
+	char buf[4096];
+	int ends[2];
+	struct port p;
+	size_t total = 0;
+	ssize_t n;
+
+	CU_ASSERT_EQUAL_FATAL(pipe2(ends, O_CLOEXEC), 0);
+	CU_ASSERT_TRUE(fcntl(ends[1], F_SETPIPE_SZ, 4096) >= 4096);
+	port_make(&p, ends[1]);
+	for (unsigned i = 0; i < 12000; i++)
+		put(&p, DATA, (uint8_t)('a' + i % 26));
+	fcntl(ends[0], F_SETFL, O_NONBLOCK);
+	for (unsigned i = 0; i < 12000 && total < 12000; i++) {
+		n = read(ends[0], buf, sizeof(buf));
+		for (ssize_t k = 0; k < n; k++, total++)
+			if (buf[k] != (char)('a' + total % 26))
+				CU_FAIL("out of order");
+		if (n <= 0)
+			usleep(1000);
+	}
+	CU_ASSERT_EQUAL(total, 12000); /* without the guest writing anything more */
+	for (unsigned i = 0; i < 100000; i++)
+		put(&p, DATA, '.');
+	machine_destroy(p.m);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void test_reader_gone(void)
+{
+	int ends[2];
+	struct port p;
+
+	CU_ASSERT_EQUAL_FATAL(pipe2(ends, O_CLOEXEC), 0);
+	close(ends[0]);
+	port_make(&p, ends[1]);
+	for (unsigned i = 0; i < 100; i++)
+		put(&p, DATA, 'x');
+	machine_destroy(p.m);
+	close(ends[1]);
+	CU_PASS("still here");
+}
+
+static void test_save_load(void)
+{
+	struct state_writer w = {0};
+	struct state_reader r;
+	char why[VMM_WHY_MAX];
+	struct port a, b;
+
+	port_make(&a, -1);
+	put(&a, MCR, 0x08);
+	put(&a, IER, 0x03);
+	put(&a, IIR, 0x41);
+	put(&a, SCR, 0x77);
+	type(&a, "typed");
+	CU_ASSERT_EQUAL(get(&a, DATA), 't');
+	CU_ASSERT_EQUAL(machine_save(a.m, &w), 0);
+	port_make(&b, -1);
+	state_reader_init(&r, w.data, w.len);
+	CU_ASSERT_EQUAL(machine_load(b.m, &r, why), 0);
+	CU_ASSERT_TRUE(b.line);
+	CU_ASSERT_EQUAL(get(&b, SCR), 0x77);
+	CU_ASSERT_EQUAL(get(&b, IIR), 0xc4); /* four, the trigger level */
+	CU_ASSERT_EQUAL(get(&b, DATA), 'y');
+	CU_ASSERT_EQUAL(get(&b, IIR), 0xcc);
+	CU_ASSERT_EQUAL(get(&b, DATA), 'p');
+	machine_destroy(a.m);
+	machine_destroy(b.m);
+	state_writer_free(&w);
+}
+
+static const struct unit_case cases[] = {
+	{"registers", test_registers},
+	{"output", test_output},
+	{"transmit interrupt", test_transmit_interrupt},
+	{"receive", test_receive},
+	{"FIFO trigger levels", test_fifo_trigger},
+	{"input is bounded", test_input_bounded},
+	{"loopback", test_loopback},
+	{"a full pipe", test_full_pipe},
+	{"a reader that has gone", test_reader_gone},
+	{"save and load", test_save_load},
+};
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	return unit_main("serial", cases, sizeof(cases) / sizeof(cases[0]));
+}
