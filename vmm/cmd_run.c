@@ -77,30 +77,44 @@ static void session_type(struct session *s)
 
 static void session_input(struct session *s)
 {
-	ssize_t n = read(STDIN_FILENO, s->typed, sizeof(s->typed));
+	size_t room = sizeof(s->typed) - s->ntyped, n;
+	uint8_t bytes[sizeof(s->typed)];
+	ssize_t got = read(STDIN_FILENO, bytes, sizeof(bytes));
 
-	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+	if (got < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
-	if (n <= 0) {
+	if (got <= 0) {
 		s->input_open = false; /* the end of input is not the end of the guest */
 		return;
 	}
-	s->ntyped = (size_t)n;
-	s->retry_ms = 0;
-	if (terminal_filter(&s->tty, s->typed, &s->ntyped) == TERMINAL_QUIT)
+	n = (size_t)got;
+	if (terminal_filter(&s->tty, bytes, &n) == TERMINAL_QUIT)
 		session_stop(s, "Ctrl-A x");
+	/* keys pressed at a guest that has not read hundreds before are lost, as on a real line */
+	if (n > room)
+		n = room;
+	memcpy(s->typed + s->ntyped, bytes, n);
+	s->ntyped += n;
+	s->retry_ms = 0;
+}
+
+/* A terminal is always read, for its way out; others wait until the guest has taken what there is.
+ * A terminal that another process group uses is not ours to read. */
+static bool session_listens(const struct session *s)
+{
+	if (!s->input_open)
+		return false;
+	return s->tty.is_tty ? s->tty.raw : !s->ntyped;
 }
 
 /* Until the machine has ended. */
 static void session_loop(struct session *s)
 {
 	for (;;) {
-		/* a terminal that another process group uses is not ours to read */
-		bool listen = s->input_open && !s->ntyped && (!s->tty.is_tty || s->tty.raw);
 		struct pollfd fds[3] = {
 			{.fd = machine_end_fd(s->m), .events = POLLIN},
 			{.fd = s->sig_fd, .events = POLLIN},
-			{.fd = listen ? STDIN_FILENO : -1, .events = POLLIN},
+			{.fd = session_listens(s) ? STDIN_FILENO : -1, .events = POLLIN},
 		};
 
 		if (poll(fds, 3, s->ntyped ? s->retry_ms : -1) < 0 && errno != EINTR)
