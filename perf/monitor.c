@@ -142,7 +142,7 @@ int bench_monitor(struct bench *b)
 {
 	const char *sluice = sluice_find();
 	struct bench_monitor *m = &b->monitor;
-	double first[5], resident, dummy;
+	double first[5] = {0}, resident = 0, dummy = 0;
 
 	if (!sluice)
 		return -ENOENT;

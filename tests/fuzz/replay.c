@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Runs one fuzz target over every file of its corpus, without a fuzzer: what `make check` does with what fuzzing found. */
+/* Runs one fuzz target over every file of its corpus, without a fuzzer: what `make check` does with
+ * what fuzzing found. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -23,7 +23,8 @@ static inline void unit_skip(const char *why)
 	printf(" SKIP: %s ", why);
 }
 
-/* Runs the cases in order; the exit status for main(). A case whose name is in argv[1..] alone runs alone. */
+/* Runs the cases in order; the exit status for main(). A case whose name is in argv[1..] alone runs
+ * alone. */
 static inline int unit_main(const char *suite, const struct unit_case *cases, size_t n)
 {
 	CU_pSuite s;
@@ -43,8 +44,8 @@ static inline int unit_main(const char *suite, const struct unit_case *cases, si
 	failed = CU_get_number_of_tests_failed();
 	run = CU_get_number_of_tests_run();
 	CU_cleanup_registry();
-	printf("UNIT %s passed=%u failed=%u skipped=%u\n", suite, run - failed - unit_skipped, failed,
-		unit_skipped);
+	printf("UNIT %s passed=%u failed=%u skipped=%u\n", suite, run - failed - unit_skipped,
+		failed, unit_skipped);
 	return failed != 0 || run != n;
 }
 
