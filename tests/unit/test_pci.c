@@ -357,7 +357,8 @@ static void test_msix_state(void)
 
 /*
  * With KVM the guest is the interrupt controller's other end: it enables its local APIC, tells each
- * vector that arrives, and does nothing else. The test drives the device from outside.
+ * vector that arrives, and does nothing else; it never returns from a handler, because interpreters
+ * of ring 0 know no IRET in protected mode. The test drives the device from outside.
  */
 GUEST_CODE(listener, "mov $0x28000, %esp\n"
 		     "lgdt gdtr_value - listener_begin + 0x20000\n"
@@ -380,7 +381,7 @@ GUEST_CODE(listener, "mov $0x28000, %esp\n"
 		     "vector, vector + 1\n"
 		     ".endr\n"
 		     "tell: mov (%esp), %eax\n mov $0x5e0, %dx\n out %eax, %dx\n"
-		     "movl $0, 0xfee000b0\n add $4, %esp\n iret\n"
+		     "movl $0, 0xfee000b0\n mov $0x28000, %esp\n jmp 3b\n"
 		     ".balign 8\n"
 		     "gdt_value: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff\n"
 		     "gdtr_value: .word 23\n .long gdt_value - listener_begin + 0x20000\n"
