@@ -6,7 +6,7 @@ GUEST_B      := build/guest-obj
 GUEST_CFLAGS := -std=gnu11 -O2 -g -msse2 -ffreestanding -mno-red-zone -fno-pic -fno-pie -mcmodel=small \
 		-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 		-fno-strict-aliasing -ffunction-sections -fdata-sections $(WARN) -I. -MMD -MP
-GUEST_LINK   := -nostdlib -static -no-pie -Wl,--build-id=none -Wl,--gc-sections -Wl,-z,noexecstack \
+GUEST_LINK   := -nostdlib -static -Wl,--build-id=none -Wl,--gc-sections -Wl,-z,noexecstack \
 		-Wl,-T,frontend-drivers/freestanding/guest.ld
 
 guest_obj     = $(patsubst %.S,$(GUEST_B)/%.o,$(patsubst %.c,$(GUEST_B)/%.o,$(1)))

@@ -8,6 +8,10 @@
 #define CALIBRATE_TICKS (PM_TIMER_HZ / 50)
 #define ASSUMED_KHZ     2400000u
 
+/* Read by entry.S in ring 0. */
+extern uint32_t entry_hypervisor_leaf_max;
+extern uint32_t entry_hypervisor_tsc_khz;
+
 static uint64_t khz;
 static const char *source = "none";
 static uint64_t ns_per_cycle_32; /* 32.32 fixed point */
@@ -17,16 +21,13 @@ static bool from_cpuid(void)
 {
 	uint32_t r[4], max;
 
-	cpuid(0x40000000, r);
-	/* Only monitors answer here; bare hardware repeats its highest leaf, whose eax is no such
+	/* Only monitors answer there; bare hardware repeats its highest leaf, whose eax is no such
 	 * maximum. */
-	if (r[0] >= 0x40000010 && r[0] < 0x40010000) {
-		cpuid(0x40000010, r);
-		if (r[0] >= 100000) {
-			khz = r[0];
-			source = "cpuid 0x40000010";
-			return true;
-		}
+	if (entry_hypervisor_leaf_max >= 0x40000010 && entry_hypervisor_leaf_max < 0x40010000 &&
+		entry_hypervisor_tsc_khz >= 100000) {
+		khz = entry_hypervisor_tsc_khz;
+		source = "cpuid 0x40000010";
+		return true;
 	}
 	cpuid(0, r);
 	max = r[0];

@@ -37,6 +37,14 @@ entry_start32:
 	.code64
 entry_start64:
 	mov	$entry_iret_boot, %esp
+	/* Here, not later: at CPL 3 some hosts run cpuid natively, and it tells of the host. */
+	mov	%ebx, %esi
+	mov	$0x40000000, %eax
+	cpuid
+	mov	%eax, entry_hypervisor_leaf_max
+	mov	$0x40000010, %eax
+	cpuid
+	mov	%eax, entry_hypervisor_tsc_khz
 	mov	$ENTRY_TSS, %eax
 	ltr	%ax
 	lidt	entry_idtr3
@@ -50,7 +58,7 @@ entry_boot3:
 	mov	$ENTRY_DATA3, %eax
 	mov	%eax, %ds
 	mov	%eax, %es
-	mov	%ebx, %edi
+	mov	%esi, %edi
 	call	runtime_start
 	ud2
 
@@ -300,6 +308,11 @@ entry_iret_ap:
 entry_iret_exception:
 	.quad	entry_exception3, ENTRY_CODE3, 0x202, entry_stackx_top, ENTRY_DATA3
 
+	.globl entry_hypervisor_leaf_max, entry_hypervisor_tsc_khz
+entry_hypervisor_leaf_max:
+	.long	0
+entry_hypervisor_tsc_khz:
+	.long	0
 	.globl entry_ap_count, entry_ap_main
 	.balign 8
 entry_ap_main:
