@@ -291,7 +291,8 @@ struct split_queue {
 	struct io_watch doorbell;
 	struct histogram latency;
 	bool pushed;  /* something to signal at batch_end */
-	bool passive; /* waits for something else than the driver: sleep without asking for doorbells */
+	bool passive; /* waits for something else than the driver: sleep without asking for
+			 doorbells */
 };
 
 /* A quiesce or reset on its way. */
@@ -461,7 +462,8 @@ unsigned legacy_net_send(struct legacy_net *net, struct net_packet *const *pkts,
 uint64_t legacy_net_dropped(const struct legacy_net *net);
 /* Any thread: receive_room() may be true again. */
 void legacy_net_rx_resume(struct legacy_net *net);
-/* Waits until nothing queued is unsent. Stops receiving until legacy_net_resume(). Not from the I/O
+/* Waits until nothing queued is unsent, or the port is full: what is left stays queued, and a card
+ * that is saved now saves it too. No callback runs until legacy_net_resume(). Not from the I/O
  * thread. */
 void legacy_net_quiesce(struct legacy_net *net);
 void legacy_net_resume(struct legacy_net *net);

@@ -52,6 +52,7 @@ struct legacy_net {
 	bool tx_sent;     /* sent() is due */
 	bool rx_no_room;  /* until legacy_net_rx_resume() */
 	bool rx_quiesced; /* until legacy_net_resume() */
+	bool tx_quiesced; /* likewise, from when all that the port would take is sent */
 	struct legacy_net_waiter *waiters;
 	uint8_t *rx_frame;
 };
@@ -123,7 +124,7 @@ static unsigned legacy_net_transmit(struct legacy_net *net)
 	bool again = net->tx_short;
 	unsigned n;
 
-	if (net->tx_blocked)
+	if (net->tx_blocked || net->tx_quiesced)
 		return 0;
 	net->tx_short = false;
 	n = legacy_net_send_queued(net);
@@ -200,7 +201,10 @@ static void legacy_net_batch_end(struct io_poller *p)
 		if (net->cb.sent)
 			net->cb.sent(net->cb.ctx);
 	}
-	while ((w = net->waiters) && !legacy_net_unsent(net)) {
+	/* a full port may stay full for ever: its other side may be a guest that is stopped */
+	while ((w = net->waiters) &&
+		(net->tx_quiesced || net->tx_blocked || !legacy_net_unsent(net))) {
+		net->tx_quiesced = true;
 		net->waiters = w->next;
 		sem_post(&w->idle);
 	}
@@ -280,7 +284,10 @@ void legacy_net_quiesce(struct legacy_net *net)
 
 static void legacy_net_resume_io(void *ctx)
 {
-	((struct legacy_net *)ctx)->rx_quiesced = false;
+	struct legacy_net *net = ctx;
+
+	net->rx_quiesced = false;
+	net->tx_quiesced = false;
 }
 
 void legacy_net_resume(struct legacy_net *net)
