@@ -68,6 +68,17 @@ void bus_unmap(struct machine *m, struct bus_region *region)
 	pthread_rwlock_unlock(&m->bus_lock);
 }
 
+void bus_posted_change(struct machine *m, struct bus_region *region, const struct bus_span *posted)
+{
+	if (region->posted == posted)
+		return;
+	if (region->mapped)
+		bus_posted_set(m, region, false);
+	region->posted = posted;
+	if (region->mapped)
+		bus_posted_set(m, region, true);
+}
+
 /* The region's lock is held. */
 static void bus_region_call(struct bus_region *r, uint64_t offset, uint8_t *data, unsigned size,
 	unsigned count, bool write)
