@@ -71,6 +71,9 @@ static void targets_find(void)
 
 	for (unsigned i = 0; i < sizeof(legacy) / sizeof(legacy[0]); i++)
 		target_add(&legacy[i]);
+	cpu_line_vector(4, false);
+	cpu_line_vector(14, false);
+	cpu_line_vector(15, false);
 	while (pci_next(&cursor, &d)) {
 		for (unsigned n = 0; n < 6; n++) {
 			struct pci_bar bar;
@@ -81,8 +84,13 @@ static void targets_find(void)
 			target_add(&(struct target){
 				bar.addr, bar.size < WINDOW_MAX ? bar.size : WINDOW_MAX, bar.io});
 		}
-		/* So that register writes reach the devices; bus mastering comes by chance. */
-		pci_command_set(&d, PCI_COMMAND_IO | PCI_COMMAND_MEMORY, 0);
+		/* So that register writes reach the devices, and some of them this guest's memory.
+		 */
+		pci_command_set(&d,
+			PCI_COMMAND_IO | PCI_COMMAND_MEMORY |
+				(random_get() & 1 ? PCI_COMMAND_MASTER : 0),
+			0);
+		cpu_line_vector(d.line, true);
 	}
 }
 
