@@ -226,6 +226,9 @@ static void run(const struct cpu_exception *e)
 		}
 	}
 	cpu_exception_hook_set(NULL);
+	/* Its divisor latch may be open, or its output looped back. */
+	io_out8(0x3fb, 0x03);
+	io_out8(0x3fc, 0x00);
 	print("\nchaos done accesses=%lu faults=%lu irqs=%u\n", accesses, faults, cpu_irq_total());
 	power_off(0);
 }
