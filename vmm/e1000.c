@@ -7,23 +7,27 @@
 
 #include "vmm/e1000_priv.h"
 
-#define EEPROM_SUM     0xbabau
-#define EE_OP_BITS     9u /* start bit, two of opcode, six of address */
-#define EE_OP_READ     6u
-#define MDIC_OP_WRITE  1u
-#define MDIC_OP_READ   2u
-#define MDIC_READY     (1u << 28)
-#define MDIC_ERROR     (1u << 30)
-#define MDIC_I         (1u << 29)
-#define EERD_START     (1u << 0)
-#define EERD_DONE      (1u << 4)
-#define PHY_CTRL       0u
-#define PHY_RESET      0x8000u
-#define PHY_AN_RESTART 0x0200u
+#define EEPROM_SUM         0xbabau
+#define EE_OP_BITS         9u /* start bit, two of opcode, six of address */
+#define EE_OP_READ         6u
+#define MDIC_OP_WRITE      1u
+#define MDIC_OP_READ       2u
+#define MDIC_READY         (1u << 28)
+#define MDIC_ERROR         (1u << 30)
+#define MDIC_I             (1u << 29)
+#define EERD_START         (1u << 0)
+#define EERD_DONE          (1u << 4)
+#define PHY_CTRL           0u
+#define PCI_COMMAND        0x04u
+#define PCI_COMMAND_MASTER 0x04u
+#define PHY_RESET          0x8000u
+#define PHY_AN_ENABLE      0x1000u
+#define PHY_AN_RESTART     0x0200u
+#define VLAN_TYPE          0x8100u
 
 /* ------------------------------------------------------------------ interrupts and statistics */
 
-static void irq_update(struct e1000 *e)
+void e1000_irq_update(struct e1000 *e)
 {
 	pci_intx_set(&e->pci, (e1000_reg(e, REG_ICR) & e1000_reg(e, REG_IMS)) != 0);
 }
@@ -31,12 +35,51 @@ static void irq_update(struct e1000 *e)
 void e1000_interrupt(struct e1000 *e, uint32_t causes)
 {
 	e->regs[REG_ICR / 4] |= causes;
-	irq_update(e);
+	e1000_irq_update(e);
 }
 
 void e1000_stat_add(struct e1000 *e, unsigned reg, uint32_t n)
 {
 	e->regs[reg / 4] += n;
+}
+
+/* Octets are counted in 64 bits, two registers (manual 13.7). */
+static void stat_add64(struct e1000 *e, unsigned reg, uint32_t n)
+{
+	uint32_t low = e->regs[reg / 4] + n;
+
+	e->regs[reg / 4 + 1] += low < n;
+	e->regs[reg / 4] = low;
+}
+
+void e1000_stat_frame(struct e1000 *e, const uint8_t *frame, uint32_t len, bool sent)
+{
+	static const uint8_t broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+	static const uint16_t sizes[] = {64, 127, 255, 511, 1023};
+	unsigned size = 0;
+
+	len += E1000_CRC;
+	while (size < sizeof(sizes) / sizeof(sizes[0]) && len > sizes[size])
+		size++;
+	e1000_stat_add(e, (sent ? REG_PTC64 : REG_PRC64) + 4 * size, 1);
+	e1000_stat_add(e, sent ? REG_GPTC : REG_GPRC, 1);
+	e1000_stat_add(e, sent ? REG_TPT : REG_TPR, 1);
+	stat_add64(e, sent ? REG_GOTCL : REG_GORCL, len);
+	stat_add64(e, sent ? REG_TOTL : REG_TORL, len);
+	if (!memcmp(frame, broadcast, 6))
+		e1000_stat_add(e, sent ? REG_BPTC : REG_BPRC, 1);
+	else if (frame[0] & 1)
+		e1000_stat_add(e, sent ? REG_MPTC : REG_MPRC, 1);
+}
+
+bool e1000_is_master(const struct e1000 *e)
+{
+	return e->pci.config[PCI_COMMAND] & PCI_COMMAND_MASTER;
+}
+
+bool e1000_is_loopback(const struct e1000 *e)
+{
+	return e1000_reg(e, REG_RCTL) & RCTL_LBM || e->phy[PHY_CTRL] & PHY_CTRL_LOOPBACK;
 }
 
 struct e1000_ring e1000_ring_get(const struct e1000 *e, unsigned base_reg)
@@ -56,7 +99,7 @@ struct e1000_ring e1000_ring_get(const struct e1000 *e, unsigned base_reg)
 
 /* ------------------------------------------------------------------ EEPROM and PHY */
 
-static void eeprom_fill(struct e1000 *e)
+void e1000_eeprom_fill(struct e1000 *e)
 {
 	uint16_t sum = 0;
 
@@ -88,14 +131,19 @@ static void eecd_write(struct e1000 *e, uint32_t v)
 		if (e->ee_out_bits) {
 			kept = e->ee_out & 0x8000 ? EECD_DO : 0;
 			e->ee_out = (uint16_t)(e->ee_out << 1);
-			e->ee_out_bits--;
+			if (!--e->ee_out_bits) {
+				/* while selected, the next word follows */
+				e->ee_in++;
+				e->ee_out = e->eeprom[e->ee_in & (E1000_EEPROM_SIZE - 1)];
+				e->ee_out_bits = 16;
+			}
 		} else if (e->ee_bits < EE_OP_BITS) {
 			/* leading zeros before the start bit do not count */
 			e->ee_in = e->ee_in << 1 | (v & EECD_DI ? 1 : 0);
 			if (e->ee_in)
 				e->ee_bits++;
 			if (e->ee_bits == EE_OP_BITS && e->ee_in >> 6 == EE_OP_READ) {
-				e->ee_out = e->eeprom[e->ee_in & 0x3f];
+				e->ee_out = e->eeprom[e->ee_in & (E1000_EEPROM_SIZE - 1)];
 				e->ee_out_bits = 16;
 				kept = 0;
 			}
@@ -139,21 +187,33 @@ static void phy_reset(struct e1000 *e)
 	memcpy(e->phy, values, sizeof(e->phy));
 }
 
+static void phy_write(struct e1000 *e, uint32_t reg, uint16_t v)
+{
+	if (reg == PHY_CTRL) {
+		if (v & PHY_RESET)
+			phy_reset(e);
+		else
+			e->phy[PHY_CTRL] = (uint16_t)(v & ~PHY_AN_RESTART);
+		/* the link went away and came back: negotiation is over at once */
+		if (v & PHY_RESET || (v & PHY_AN_RESTART && v & PHY_AN_ENABLE))
+			e1000_interrupt(e, ICR_LSC);
+		legacy_net_rx_resume(e->net);
+	} else if (reg == 4 || reg == 9 || reg == 16 || reg == 18 || reg == 20 || reg >= 29) {
+		e->phy[reg] = v;
+	}
+}
+
 static void mdic_write(struct e1000 *e, uint32_t v)
 {
 	uint32_t reg = v >> 16 & 31, op = v >> 26 & 3;
 
+	v &= ~(MDIC_READY | MDIC_ERROR);
 	if ((v >> 21 & 31) != 1) {
 		v |= MDIC_ERROR;
 	} else if (op == MDIC_OP_READ) {
 		v = (v & ~0xffffu) | e->phy[reg];
 	} else if (op == MDIC_OP_WRITE) {
-		if (reg == PHY_CTRL && (v & PHY_RESET))
-			phy_reset(e);
-		else if (reg == PHY_CTRL)
-			e->phy[0] = (uint16_t)(v & ~(PHY_RESET | PHY_AN_RESTART));
-		else if (reg == 4 || reg == 9 || reg == 16 || reg == 20 || reg >= 29)
-			e->phy[reg] = (uint16_t)v;
+		phy_write(e, reg, (uint16_t)v);
 	}
 	e1000_reg_set(e, REG_MDIC, v | MDIC_READY);
 	if (v & MDIC_I)
@@ -170,6 +230,7 @@ static void core_reset(struct e1000 *e)
 	e1000_reg_set(e, REG_EECD, EECD_PRES | EECD_DO);
 	e1000_reg_set(e, REG_PBA, 0x00100030);
 	e1000_reg_set(e, REG_TIPG, 0x00602008);
+	e1000_reg_set(e, REG_VET, VLAN_TYPE);
 	e1000_reg_set(e, REG_LEDCTL, 0x07068302);
 	e1000_reg_set(e, REG_RA,
 		(uint32_t)(e->mac[0] | e->mac[1] << 8 | e->mac[2] << 16) | (uint32_t)e->mac[3]
@@ -177,10 +238,10 @@ static void core_reset(struct e1000 *e)
 	e1000_reg_set(e, REG_RA + 4, (uint32_t)(e->mac[4] | e->mac[5] << 8) | 1u << 31);
 	e->ee_in = 0;
 	e->ee_bits = e->ee_out_bits = 0;
-	e->frame_len = 0;
-	e->frame_bad = e->frame_started = e->frame_ready = false;
+	e->ee_clock = false;
+	e1000_frame_forget(e);
 	memset(&e->context, 0, sizeof(e->context));
-	irq_update(e);
+	e1000_irq_update(e);
 }
 
 static void ctrl_write(struct e1000 *e, uint32_t v)
@@ -203,10 +264,10 @@ static void ctrl_write(struct e1000 *e, uint32_t v)
 static bool register_kept(uint32_t reg)
 {
 	static const uint16_t kept[] = {REG_CTRL_EXT, REG_FCAL, REG_FCAL + 4, REG_FCAL + 8,
-		REG_FCTTV, REG_ITR, REG_TXCW, REG_TIPG, REG_AIT, REG_LEDCTL, REG_PBA, REG_FCRTL,
-		REG_FCRTH, REG_RDBAL, REG_RDBAH, REG_RDLEN, REG_RDH, REG_RDTR, REG_RXDCTL, REG_RADV,
-		REG_TDBAL, REG_TDBAH, REG_TDLEN, REG_TDH, REG_TIDV, REG_TXDCTL, REG_TADV,
-		REG_RXCSUM, REG_WUC, REG_WUFC, REG_MANC};
+		REG_FCTTV, REG_VET, REG_ITR, REG_TXCW, REG_TIPG, REG_AIT, REG_LEDCTL, REG_PBA,
+		REG_FCRTL, REG_FCRTH, REG_RDBAL, REG_RDBAH, REG_RDTR, REG_RXDCTL, REG_RADV,
+		REG_TDBAL, REG_TDBAH, REG_TDLEN, REG_TIDV, REG_TXDCTL, REG_TADV, REG_RXCSUM,
+		REG_WUC, REG_WUFC, REG_MANC};
 
 	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
 		if (kept[i] == reg)
@@ -231,29 +292,38 @@ static void register_write(struct e1000 *e, uint32_t reg, uint32_t v)
 		break;
 	case REG_ICR:
 		e->regs[REG_ICR / 4] &= ~v;
-		irq_update(e);
+		e1000_irq_update(e);
 		break;
 	case REG_ICS:
 		e1000_interrupt(e, v);
 		break;
 	case REG_IMS:
 		e->regs[REG_IMS / 4] |= v;
-		irq_update(e);
+		e1000_irq_update(e);
 		break;
 	case REG_IMC:
 		e->regs[REG_IMS / 4] &= ~v;
-		irq_update(e);
+		e1000_irq_update(e);
 		break;
-	case REG_RCTL:
 	case REG_RDT:
+	case REG_RDH:
+		v &= 0xffff;
+		/* fall through */
+	case REG_RCTL:
+	case REG_RDLEN:
 		e1000_reg_set(e, reg, v);
 		legacy_net_rx_resume(e->net);
 		break;
-	case REG_TCTL:
 	case REG_TDT:
-		e1000_reg_set(e, reg, v);
+		v &= 0xffff;
 		counter_add(&e->dev.counters.doorbells, 1);
+		/* fall through */
+	case REG_TCTL:
+		e1000_reg_set(e, reg, v);
 		legacy_net_kick(e->net);
+		break;
+	case REG_TDH:
+		e1000_reg_set(e, reg, v & 0xffff);
 		break;
 	default:
 		if (register_kept(reg))
@@ -268,7 +338,7 @@ static uint32_t register_read(struct e1000 *e, uint32_t reg)
 
 	if (reg == REG_ICR) {
 		e1000_reg_set(e, REG_ICR, 0);
-		irq_update(e);
+		e1000_irq_update(e);
 	} else if (reg == REG_ICS || reg == REG_IMC) {
 		return 0;
 	} else if (reg >= REG_STATS && reg < REG_STATS_END) {
@@ -350,107 +420,13 @@ static void e1000_resume(struct device *d)
 	legacy_net_kick(e->net);
 }
 
-static void e1000_save(struct device *d, struct state_writer *w)
-{
-	struct e1000 *e = (struct e1000 *)d;
-	const struct e1000_context *c = &e->context;
-
-	state_section_begin(w, d->name, 1);
-	for (unsigned i = 0; i < E1000_REGS_SIZE / 4; i++)
-		state_put_u32(w, e->regs[i]);
-	for (unsigned i = 0; i < E1000_PHY_REGS; i++)
-		state_put_u16(w, e->phy[i]);
-	state_put_bytes(w, e->mac, sizeof(e->mac));
-	state_put_u32(w, e->ioaddr);
-	state_put_u32(w, e->ee_in);
-	state_put_u16(w, e->ee_out);
-	state_put_u8(w, e->ee_bits);
-	state_put_u8(w, e->ee_out_bits);
-	state_put_u8(w, e->ee_clock);
-	state_put_u8(w, c->ipcss);
-	state_put_u8(w, c->ipcso);
-	state_put_u16(w, c->ipcse);
-	state_put_u8(w, c->tucss);
-	state_put_u8(w, c->tucso);
-	state_put_u16(w, c->tucse);
-	state_put_u8(w, c->hdrlen);
-	state_put_u16(w, c->mss);
-	state_put_u32(w, c->paylen);
-	state_put_u8(w, (uint8_t)(c->tcp | c->ipv4 << 1));
-	state_put_u8(w, (uint8_t)(e->frame_bad | e->frame_started << 1 | e->frame_ready << 2 |
-				  e->frame_tse << 3));
-	state_put_u8(w, e->frame_popts);
-	state_put_bytes(w, &e->frame_hdr, sizeof(e->frame_hdr));
-	state_put_u32(w, e->frame_len);
-	state_put_bytes(w, e->frame, e->frame_len);
-	state_section_end(w);
-	pci_device_save(&e->pci, w);
-}
-
-static void frame_load(struct e1000 *e, struct state_reader *r)
-{
-	uint8_t bits = state_get_u8(r);
-
-	e->frame_bad = bits & 1;
-	e->frame_started = bits >> 1 & 1;
-	e->frame_ready = bits >> 2 & 1;
-	e->frame_tse = bits >> 3 & 1;
-	e->frame_popts = state_get_u8(r);
-	state_get_bytes(r, &e->frame_hdr, sizeof(e->frame_hdr));
-	e->frame_len = state_get_u32(r);
-	if (e->frame_len > E1000_FRAME_MAX - 4) {
-		e->frame_len = 0;
-		r->error = r->error ? r->error : -EINVAL;
-		return;
-	}
-	state_get_bytes(r, e->frame, e->frame_len);
-}
-
-/* Register values need no check: a guest could have written any. What indexes our own memory does.
- */
-static void e1000_load(struct device *d, struct state_reader *r)
-{
-	struct e1000 *e = (struct e1000 *)d;
-	struct e1000_context *c = &e->context;
-	uint8_t bits;
-
-	if (!state_section_enter(r, d->name, 1))
-		return;
-	for (unsigned i = 0; i < E1000_REGS_SIZE / 4; i++)
-		e->regs[i] = state_get_u32(r);
-	for (unsigned i = 0; i < E1000_PHY_REGS; i++)
-		e->phy[i] = state_get_u16(r);
-	state_get_bytes(r, e->mac, sizeof(e->mac));
-	e->ioaddr = state_get_u32(r) & (E1000_MMIO_SIZE - 1);
-	e->ee_in = state_get_u32(r);
-	e->ee_out = state_get_u16(r);
-	e->ee_bits = state_get_u8(r);
-	e->ee_out_bits = state_get_u8(r);
-	e->ee_clock = state_get_u8(r) & 1;
-	c->ipcss = state_get_u8(r);
-	c->ipcso = state_get_u8(r);
-	c->ipcse = state_get_u16(r);
-	c->tucss = state_get_u8(r);
-	c->tucso = state_get_u8(r);
-	c->tucse = state_get_u16(r);
-	c->hdrlen = state_get_u8(r);
-	c->mss = state_get_u16(r);
-	c->paylen = state_get_u32(r);
-	bits = state_get_u8(r);
-	c->tcp = bits & 1;
-	c->ipv4 = bits >> 1 & 1;
-	frame_load(e, r);
-	state_section_leave(r);
-	eeprom_fill(e);
-	pci_device_load(&e->pci, r);
-}
-
 static void e1000_destroy(struct device *d)
 {
 	struct e1000 *e = (struct e1000 *)d;
 
 	legacy_net_close(e->net);
 	pci_device_free(&e->pci);
+	free(e->segment);
 	free(e->frame);
 	free(e);
 }
@@ -464,7 +440,22 @@ static const struct device_ops e1000_ops = {
 	.destroy = e1000_destroy,
 };
 
-static const struct pci_ops e1000_pci_ops = {0};
+/* Bus mastering may be turned on: what waits for that is looked at again, after this lock is
+ * released. */
+static bool config_write(struct pci_device *pci, unsigned offset, unsigned size, uint32_t value)
+{
+	struct e1000 *e = (struct e1000 *)((char *)pci - offsetof(struct e1000, pci));
+
+	(void)size;
+	(void)value;
+	if ((offset & ~3u) == PCI_COMMAND) {
+		legacy_net_kick(e->net);
+		legacy_net_rx_resume(e->net);
+	}
+	return false;
+}
+
+static const struct pci_ops e1000_pci_ops = {.config_write = config_write};
 
 static void e1000_bars(struct e1000 *e)
 {
@@ -494,10 +485,13 @@ int e1000_create(
 	if (!e)
 		return err;
 	memcpy(e->mac, args->mac, sizeof(e->mac));
+	e->port_offloads = net_port_offloads(args->port);
 	e->frame = malloc(E1000_FRAME_MAX);
-	if (e->frame)
+	e->segment = malloc(E1000_FRAME_MAX);
+	if (e->frame && e->segment)
 		err = legacy_net_open(&e->net, args->io, args->port, &cb, why);
 	if (err) {
+		free(e->segment);
 		free(e->frame);
 		free(e);
 		return err;
@@ -507,7 +501,7 @@ int e1000_create(
 	e->pci.ops = &e1000_pci_ops;
 	e->pci.counters = &e->dev.counters;
 	e1000_bars(e);
-	eeprom_fill(e);
+	e1000_eeprom_fill(e);
 	phy_reset(e);
 	core_reset(e);
 	err = pci_add(&e->pci, -1, 0);

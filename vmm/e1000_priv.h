@@ -18,6 +18,10 @@
 #define E1000_PHY_REGS    32u
 #define E1000_FRAME_MAX   65600u /* headers and 64 KiB less what IP allows, with room for a tag */
 #define E1000_DESC        16u
+#define E1000_CRC         4u
+#define E1000_FRAME_MIN   60u /* without CRC, as all lengths here */
+#define E1000_FRAME_STD   1518u
+#define E1000_FRAME_LONG  16384u
 
 enum {
 	REG_CTRL = 0x0000,
@@ -27,6 +31,7 @@ enum {
 	REG_CTRL_EXT = 0x0018,
 	REG_MDIC = 0x0020,
 	REG_FCAL = 0x0028,
+	REG_VET = 0x0038,
 	REG_FCTTV = 0x0170,
 	REG_ICR = 0x00c0,
 	REG_ITR = 0x00c4,
@@ -61,12 +66,23 @@ enum {
 	REG_STATS = 0x4000,
 	REG_STATS_END = 0x4100,
 	REG_MPC = 0x4010,
+	REG_PRC64 = 0x405c,
 	REG_GPRC = 0x4074,
+	REG_BPRC = 0x4078,
+	REG_MPRC = 0x407c,
 	REG_GPTC = 0x4080,
 	REG_GORCL = 0x4088,
 	REG_GOTCL = 0x4090,
+	REG_RNBC = 0x40a0,
+	REG_ROC = 0x40ac,
+	REG_TORL = 0x40c0,
+	REG_TOTL = 0x40c8,
 	REG_TPR = 0x40d0,
 	REG_TPT = 0x40d4,
+	REG_PTC64 = 0x40d8,
+	REG_MPTC = 0x40f0,
+	REG_BPTC = 0x40f4,
+	REG_TSCTC = 0x40f8,
 	REG_RXCSUM = 0x5000,
 	REG_MTA = 0x5200,
 	REG_MTA_END = 0x5400,
@@ -106,11 +122,14 @@ enum {
 	RCTL_UPE = 1u << 3,
 	RCTL_MPE = 1u << 4,
 	RCTL_LPE = 1u << 5,
+	RCTL_LBM = 3u << 6,
 	RCTL_BAM = 1u << 15,
+	RCTL_VFE = 1u << 18,
 	RCTL_BSEX = 1u << 25,
 	RCTL_SECRC = 1u << 26,
 	TCTL_EN = 1u << 1,
 	TCTL_PSP = 1u << 3,
+	PHY_CTRL_LOOPBACK = 0x4000,
 };
 
 /* The context a context descriptor sets up for the data descriptors after it (manual 3.3.6). */
@@ -125,7 +144,7 @@ struct e1000 {
 	struct device dev;
 	struct pci_device pci;
 	struct legacy_net *net;
-	struct bus_region *mmio;
+	uint32_t port_offloads; /* what the port finishes by itself */
 	uint8_t mac[6];
 	uint32_t regs[E1000_REGS_SIZE / 4];
 	uint16_t phy[E1000_PHY_REGS];
@@ -136,15 +155,20 @@ struct e1000 {
 	uint16_t ee_out;
 	uint8_t ee_bits, ee_out_bits;
 	bool ee_clock;
-	/* the frame being gathered; on the I/O thread, or quiesced */
+	/* The frame being gathered, then sent: on the I/O thread, or quiesced. */
 	struct e1000_context context;
-	uint8_t *frame;
+	uint8_t *frame;   /* E1000_FRAME_MAX bytes */
+	uint8_t *segment; /* likewise */
 	uint32_t frame_len;
 	bool frame_bad;     /* too long or outside memory: consumed, not sent */
 	bool frame_started; /* offload bits of its first descriptor are known */
-	bool frame_ready;   /* complete; the port would not take it yet */
-	uint8_t frame_popts;
+	bool frame_ready;   /* complete; what is left of it the port did not take yet */
 	bool frame_tse;
+	bool frame_cut;      /* segmented here, not by the port */
+	bool frame_tagged;   /* all offsets of the context are 4 more */
+	uint8_t frame_popts; /* of its first descriptor */
+	uint32_t frame_sent; /* bytes of payload gone in segments */
+	uint16_t frame_index;
 	struct net_vnet_hdr frame_hdr;
 };
 
@@ -165,13 +189,59 @@ struct e1000_ring {
 };
 struct e1000_ring e1000_ring_get(const struct e1000 *e, unsigned base_reg);
 
-/* Adds causes and drives INTx. Under the lock. */
+/* Adds causes and drives INTx. Everything below under the device's lock. */
 void e1000_interrupt(struct e1000 *e, uint32_t causes);
 void e1000_stat_add(struct e1000 *e, unsigned reg, uint32_t n);
+/* One frame of len bytes that was sent or received well. */
+void e1000_stat_frame(struct e1000 *e, const uint8_t *frame, uint32_t len, bool sent);
+/* Fills the EEPROM from the address. */
+void e1000_eeprom_fill(struct e1000 *e);
+void e1000_irq_update(struct e1000 *e);
+/* e1000_state.c */
+void e1000_save(struct device *d, struct state_writer *w);
+void e1000_load(struct device *d, struct state_reader *r);
+/* May the device use memory? (PCI command register) */
+bool e1000_is_master(const struct e1000 *e);
+/* What is sent comes back instead of leaving. */
+bool e1000_is_loopback(const struct e1000 *e);
 
-/* e1000_tx.c, e1000_rx.c: legacy_net's callbacks (I/O thread). */
+/*
+ * e1000_offload.c. finish: does to the gathered frame what can be done in place and leaves the rest
+ * in frame_hdr, for the port, or in frame_cut. -EINVAL: the context does not fit the frame.
+ * segment: builds segment number frame_index, at byte frame_sent of the payload, with all sums; its
+ * length, 0 when there is no sense in it.
+ */
+int e1000_frame_finish(struct e1000 *e);
+void e1000_frame_tag(struct e1000 *e, uint16_t tag);
+uint32_t e1000_frame_segment(const struct e1000 *e, uint8_t to[E1000_FRAME_MAX], uint32_t *payload);
+/* The sum over [start, end) into the two bytes at `at`, which count too. */
+void e1000_checksum(uint8_t *frame, uint32_t start, uint32_t end, uint32_t at);
+
+/* e1000_tx.c: the frame being gathered or sent is given up. */
+void e1000_frame_forget(struct e1000 *e);
+
+/* e1000_rx.c: a frame from the wire, or back from the transmitter. */
+void e1000_frame_receive(struct e1000 *e, const uint8_t *frame, uint32_t len);
+
+/* e1000_tx.c, e1000_rx.c: legacy_net's callbacks (I/O thread, no lock held). */
 void e1000_transmit(void *ctx);
 bool e1000_receive_room(void *ctx);
 void e1000_received(void *ctx, const uint8_t *frame, uint32_t len);
+
+enum {
+	E1000_POPTS_IXSM = 1u << 0,
+	E1000_POPTS_TXSM = 1u << 1,
+};
+
+static inline uint16_t e1000_get16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static inline void e1000_put16(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
 
 #endif

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * 82540EM transmit: legacy, context and data descriptors (manual 3.3), checksum insertion and TCP
- * segmentation. A frame is copied out of guest memory before it is looked at; what checksums and
- * segmentation remain is handed to the port in the vnet header.
+ * 82540EM transmit: legacy, context and data descriptors (manual 3.3). A frame is copied out of
+ * guest memory before it is looked at. A descriptor is done when its bytes have been copied, as in
+ * hardware when they are in the FIFO: a frame that the port does not take stays with the device.
  */
 #include <string.h>
 
 #include "vmm/e1000_priv.h"
 
-#define TX_BATCH 64u /* descriptors in one go: the lock is held */
+#define TX_BATCH 64u /* descriptors, and segments, in one go: the lock is held */
 
 enum {
 	CMD_EOP = 1u << 0,
@@ -20,8 +20,6 @@ enum {
 	CMD_VLE = 1u << 6,
 	TUCMD_TCP = 1u << 0,
 	TUCMD_IP = 1u << 1,
-	POPTS_IXSM = 1u << 0,
-	POPTS_TXSM = 1u << 1,
 	STA_DD = 1u << 0,
 };
 
@@ -31,24 +29,6 @@ struct tx_desc {
 	uint32_t lower;
 	uint32_t upper;
 };
-
-static uint16_t load16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static void store16(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static uint32_t sum_fold(uint64_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint32_t)sum;
-}
 
 static void context_set(struct e1000_context *c, const struct tx_desc *d)
 {
@@ -78,114 +58,114 @@ static void frame_gather(struct e1000 *e, uint64_t gpa, uint32_t len)
 	e->frame_len += len;
 }
 
-/* IPv4 header checksum, and the lengths that hardware fills in when it segments (manual 3.5.7). */
-static void frame_ip_finish(struct e1000 *e, bool segment)
+void e1000_frame_forget(struct e1000 *e)
 {
-	const struct e1000_context *c = &e->context;
-	uint32_t end = c->ipcse ? c->ipcse + 1u : e->frame_len;
-	uint64_t sum = 0;
-
-	if (segment && c->ipv4 && c->ipcss + 20u <= e->frame_len)
-		store16(e->frame + c->ipcss + 2, e->frame_len - c->ipcss);
-	if (segment && !c->ipv4 && c->ipcss + 40u <= e->frame_len)
-		store16(e->frame + c->ipcss + 4, e->frame_len - c->ipcss - 40);
-	if (!(e->frame_popts & POPTS_IXSM) || end > e->frame_len || c->ipcso + 2u > e->frame_len ||
-		c->ipcss >= end)
-		return;
-	store16(e->frame + c->ipcso, 0);
-	for (uint32_t i = c->ipcss; i + 1 < end; i += 2)
-		sum += load16(e->frame + i);
-	if ((end - c->ipcss) & 1)
-		sum += (uint32_t)e->frame[end - 1] << 8;
-	store16(e->frame + c->ipcso, ~sum_fold(sum) & 0xffff);
+	e->frame_len = e->frame_sent = 0;
+	e->frame_index = 0;
+	e->frame_bad = e->frame_started = e->frame_ready = e->frame_cut = e->frame_tagged = false;
+	memset(&e->frame_hdr, 0, sizeof(e->frame_hdr));
 }
 
-static void frame_offload(struct e1000 *e)
+static void frame_drop(struct e1000 *e)
 {
-	const struct e1000_context *c = &e->context;
-	bool segment =
-		e->frame_tse && c->mss && c->tcp && e->frame_len > (uint32_t)c->hdrlen + c->mss;
-
-	frame_ip_finish(e, e->frame_tse);
-	if (!(e->frame_popts & POPTS_TXSM) || c->tucso < c->tucss || c->tucso + 2u > e->frame_len)
-		return;
-	if (e->frame_tse) {
-		/* the driver's pseudo header sum leaves the length out: hardware knows it per
-		 * segment */
-		uint64_t sum = (uint64_t)load16(e->frame + c->tucso) + (e->frame_len - c->tucss);
-
-		store16(e->frame + c->tucso, sum_fold(sum));
-	}
-	e->frame_hdr.flags = NET_HDR_F_NEEDS_CSUM;
-	e->frame_hdr.csum_start = c->tucss;
-	e->frame_hdr.csum_offset = (uint16_t)(c->tucso - c->tucss);
-	if (!segment)
-		return;
-	e->frame_hdr.gso_type = c->ipv4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6;
-	e->frame_hdr.gso_size = c->mss;
-	e->frame_hdr.hdr_len = c->hdrlen;
+	counter_add(&e->dev.counters.dropped, 1);
+	e1000_frame_forget(e);
 }
 
-static void frame_tag(struct e1000 *e, uint16_t tag)
+/* To the port, or back in. False: the port would not take it now. */
+static bool frame_output(
+	struct e1000 *e, uint8_t *bytes, uint32_t len, const struct net_vnet_hdr *hdr)
 {
-	if (!(e1000_reg(e, REG_CTRL) & CTRL_VME) || e->frame_len < 14)
-		return;
-	memmove(e->frame + 16, e->frame + 12, e->frame_len - 12);
-	store16(e->frame + 12, 0x8100);
-	store16(e->frame + 14, tag);
-	e->frame_len += 4;
-	if (e->frame_hdr.flags)
-		e->frame_hdr.csum_start += 4;
-	if (e->frame_hdr.hdr_len)
-		e->frame_hdr.hdr_len += 4;
-}
-
-static void frame_forget(struct e1000 *e)
-{
-	e->frame_len = 0;
-	e->frame_bad = e->frame_started = e->frame_ready = false;
-}
-
-/* Hands the gathered frame over; false: the port would not take it now. */
-static bool frame_send(struct e1000 *e)
-{
-	struct iovec seg = {.iov_base = e->frame, .iov_len = e->frame_len};
-	struct net_packet pkt = {
-		.segs = &seg, .nsegs = 1, .len = e->frame_len, .hdr = e->frame_hdr};
+	struct iovec seg = {.iov_base = bytes, .iov_len = len};
+	struct net_packet pkt = {.segs = &seg, .nsegs = 1, .len = len, .hdr = *hdr};
 	struct net_packet *p = &pkt;
 
-	if (!legacy_net_send(e->net, &p, 1))
+	if (e1000_is_loopback(e)) {
+		if (!net_checksum_finish(&pkt) && !pkt.hdr.gso_type)
+			e1000_frame_receive(e, bytes, len);
+	} else if (!legacy_net_send(e->net, &p, 1)) {
 		return false;
+	}
 	counter_add(&e->dev.counters.requests, 1);
-	counter_add(&e->dev.counters.bytes, e->frame_len);
-	e1000_stat_add(e, REG_GPTC, 1);
-	e1000_stat_add(e, REG_TPT, 1);
-	e1000_stat_add(e, REG_GOTCL, e->frame_len);
-	frame_forget(e);
+	counter_add(&e->dev.counters.bytes, len);
+	e1000_stat_frame(e, bytes, len, true);
 	return true;
+}
+
+/* Cuts the frame, at most *budget segments now. True: it is gone. */
+static bool frame_send_cut(struct e1000 *e, uint32_t *budget)
+{
+	static const struct net_vnet_hdr none;
+	uint32_t headers = e->context.hdrlen + (e->frame_tagged ? 4u : 0u), payload, len;
+
+	for (; *budget; (*budget)--) {
+		len = e1000_frame_segment(e, e->segment, &payload);
+		if (!len) {
+			frame_drop(e);
+			return true;
+		}
+		if (!frame_output(e, e->segment, len, &none))
+			return false;
+		e->frame_sent += payload;
+		e->frame_index++;
+		if (headers + e->frame_sent >= e->frame_len)
+			return true;
+	}
+	legacy_net_kick(e->net);
+	return false;
+}
+
+/* Hands the gathered frame over; false: not all of it, this runs again. */
+static bool frame_send(struct e1000 *e, uint32_t *budget)
+{
+	if (e->frame_cut) {
+		if (!frame_send_cut(e, budget))
+			return false;
+		e1000_stat_add(e, REG_TSCTC, 1);
+	} else if (!frame_output(e, e->frame, e->frame_len, &e->frame_hdr)) {
+		return false;
+	}
+	e1000_frame_forget(e);
+	return true;
+}
+
+/* A legacy descriptor's checksum reaches to the end of the frame (manual 3.3.3.1). */
+static void legacy_checksum(struct e1000 *e, uint8_t css, uint8_t cso)
+{
+	if (css >= e->frame_len || cso + 2u > e->frame_len)
+		return;
+	if (cso < css || !(e->port_offloads & NET_OFFLOAD_CSUM)) {
+		e1000_checksum(e->frame, css, e->frame_len, cso);
+		return;
+	}
+	e->frame_hdr.flags = NET_HDR_F_NEEDS_CSUM;
+	e->frame_hdr.csum_start = css;
+	e->frame_hdr.csum_offset = (uint16_t)(cso - css);
 }
 
 /* The end of a packet: what is due is done to the frame in place. */
 static void frame_end(struct e1000 *e, const struct tx_desc *d, bool extended)
 {
 	uint32_t cmd = d->lower >> 24;
-	uint8_t css = (uint8_t)(d->upper >> 8), cso = (uint8_t)(d->lower >> 16);
 
-	memset(&e->frame_hdr, 0, sizeof(e->frame_hdr));
-	if (e->frame_bad || e->frame_len < NET_FRAME_MIN) {
-		counter_add(&e->dev.counters.dropped, 1);
-		frame_forget(e);
+	if (e->frame_bad || e->frame_len < NET_FRAME_MIN ||
+		(!e->frame_tse && e->frame_len > E1000_FRAME_LONG)) {
+		frame_drop(e);
 		return;
 	}
-	if (extended) {
-		frame_offload(e);
-	} else if ((cmd & CMD_IC) && cso >= css && cso + 2u <= e->frame_len) {
-		e->frame_hdr.flags = NET_HDR_F_NEEDS_CSUM;
-		e->frame_hdr.csum_start = css;
-		e->frame_hdr.csum_offset = (uint16_t)(cso - css);
+	if (!e->frame_tse && e->frame_len < E1000_FRAME_MIN && e1000_reg(e, REG_TCTL) & TCTL_PSP) {
+		memset(e->frame + e->frame_len, 0, E1000_FRAME_MIN - e->frame_len);
+		e->frame_len = E1000_FRAME_MIN;
 	}
-	if (cmd & CMD_VLE)
-		frame_tag(e, (uint16_t)(d->upper >> 16));
+	if (extended && e1000_frame_finish(e)) {
+		counter_add(&e->dev.counters.malformed, 1);
+		frame_drop(e);
+		return;
+	}
+	if (!extended && cmd & CMD_IC)
+		legacy_checksum(e, (uint8_t)(d->upper >> 8), (uint8_t)(d->lower >> 16));
+	if (cmd & CMD_VLE && e1000_reg(e, REG_CTRL) & CTRL_VME)
+		e1000_frame_tag(e, (uint16_t)(d->upper >> 16));
 	e->frame_ready = true;
 }
 
@@ -220,40 +200,51 @@ static uint32_t desc_done(struct e1000 *e, uint64_t gpa, const struct tx_desc *d
 	return ICR_TXDW;
 }
 
-void e1000_transmit(void *ctx)
+/* Works through the ring; the interrupt causes that come of it. */
+static uint32_t ring_work(struct e1000 *e, struct e1000_ring *r, uint32_t *budget)
 {
-	struct e1000 *e = ctx;
-	struct e1000_ring r;
-	uint32_t causes = 0, done = 0;
+	uint32_t causes = 0;
 
-	pthread_mutex_lock(&e->dev.lock);
-	r = e1000_ring_get(e, REG_TDBAL);
-	if (e->frame_ready && !frame_send(e)) {
-		pthread_mutex_unlock(&e->dev.lock);
-		return;
-	}
-	for (; r.n && (e1000_reg(e, REG_TCTL) & TCTL_EN) && r.head != r.tail && done < TX_BATCH;
-		done++) {
-		uint64_t gpa = r.base + (uint64_t)r.head * E1000_DESC;
+	while (*budget && r->head != r->tail) {
+		uint64_t gpa = r->base + (uint64_t)r->head * E1000_DESC;
 		struct tx_desc d;
 
 		if (ring_mem_read(machine_mem(e->dev.machine), gpa, &d, sizeof(d))) {
+			/* as after a master abort: nothing more until the driver starts anew */
 			counter_add(&e->dev.counters.malformed, 1);
-			r.head = r.tail;
-			break;
+			e1000_reg_set(e, REG_TCTL, e1000_reg(e, REG_TCTL) & ~(uint32_t)TCTL_EN);
+			return causes;
 		}
+		(*budget)--;
 		desc_take(e, &d);
 		causes |= desc_done(e, gpa, &d);
-		r.head = r.head + 1 == r.n ? 0 : r.head + 1;
-		if (e->frame_ready && !frame_send(e)) {
-			done++;
-			break;
-		}
+		r->head = r->head + 1 == r->n ? 0 : r->head + 1;
+		if (r->head == r->tail)
+			causes |= ICR_TXQE;
+		if (e->frame_ready && !frame_send(e, budget))
+			return causes;
 	}
-	e1000_reg_set(e, REG_TDH, r.head);
-	if (done)
-		e1000_interrupt(e, causes | (r.head == r.tail ? ICR_TXQE : 0));
-	if (r.n && r.head != r.tail && !e->frame_ready)
+	if (r->head != r->tail)
 		legacy_net_kick(e->net);
+	return causes;
+}
+
+void e1000_transmit(void *ctx)
+{
+	struct e1000 *e = ctx;
+	uint32_t causes, budget = TX_BATCH;
+	struct e1000_ring r;
+
+	pthread_mutex_lock(&e->dev.lock);
+	r = e1000_ring_get(e, REG_TDBAL);
+	if (e->frame_ready && !frame_send(e, &budget))
+		goto out;
+	if (!r.n || !(e1000_reg(e, REG_TCTL) & TCTL_EN) || !e1000_is_master(e))
+		goto out;
+	causes = ring_work(e, &r, &budget);
+	e1000_reg_set(e, REG_TDH, r.head);
+	if (causes)
+		e1000_interrupt(e, causes);
+out:
 	pthread_mutex_unlock(&e->dev.lock);
 }

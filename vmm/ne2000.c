@@ -1,367 +1,90 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * NE2000 on PCI: Realtek RTL8029AS (datasheet 1997-01-03), whose core is National's DP8390D
- * (datasheet 1995-07; register numbers and bits below are from its section 10). 16 KiB of packet
- * memory at 0x4000, the station address PROM at 0, one I/O BAR of 32 ports: the core's registers,
- * the data port at 0x10, the reset port at 0x18.
- *
- * Threads: registers under the device's lock on vCPU threads; frames come and go on the I/O thread,
- * which takes the same lock. A frame to be sent is copied out of packet memory when the guest says
- * so.
- *
- * What is posted (see ne2000_posted): every register whose write only matters once the command
- * register is written or something is read. Not the command, boundary, interrupt status and mask
- * registers: the guest may write one of them last and then wait.
- */
+/* NE2000: registers, interrupts and life. Frames are in ne2000_frames.c. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/vmm_priv.h"
+#include "vmm/ne2000_priv.h"
 
-#define NE_PORTS     32u
-#define NE_RAM_START 0x4000u
-#define NE_RAM_SIZE  0x4000u
-#define NE_RAM_END   (NE_RAM_START + NE_RAM_SIZE)
-#define NE_PROM_SIZE 32u
-#define NE_PAGE      256u
-#define NE_FRAME_MIN 60u
-#define NE_FRAME_MAX 1514u
-#define NE_HEADER    4u
-#define NE_DATA_PORT 0x10u
-#define NE_RESET     0x18u
-
-enum {
-	CR_STP = 0x01,
-	CR_STA = 0x02,
-	CR_TXP = 0x04,
-	CR_RD_MASK = 0x38,
-	CR_RD_READ = 0x08,
-	CR_RD_WRITE = 0x10,
-	CR_RD_SEND = 0x18,
-	CR_RD_ABORT = 0x20,
-	CR_PAGE_SHIFT = 6,
-
-	ISR_PRX = 0x01,
-	ISR_PTX = 0x02,
-	ISR_RXE = 0x04,
-	ISR_TXE = 0x08,
-	ISR_OVW = 0x10,
-	ISR_RDC = 0x40,
-	ISR_RST = 0x80,
-
-	DCR_WTS = 0x01,
-	TCR_LOOPBACK = 0x06,
-	TSR_PTX = 0x01,
-	RSR_PRX = 0x01,
-	RSR_PHY = 0x20,
-	RCR_AB = 0x04,
-	RCR_AM = 0x08,
-	RCR_PRO = 0x10,
-	RCR_MON = 0x20,
-};
-
-struct ne2000 {
-	struct device dev;
-	struct pci_device pci;
-	struct legacy_net *net;
-	uint8_t mac[6];
-	uint8_t prom[NE_PROM_SIZE];
-	uint8_t ram[NE_RAM_SIZE];
-	uint8_t cr, isr, imr, dcr, rcr, tcr, tsr, rsr;
-	uint8_t pstart, pstop, bnry, curr, tpsr;
-	uint16_t tbcr, rsar, rbcr;
-	uint8_t par[6], mar[8];
-	bool sending;
-};
-
-static const struct bus_span ne2000_posted[] = {
-	{0x01, 2}, {0x04, 3}, {0x08, 7}, {NE_DATA_PORT, 8}, {0, 0}};
+static const struct bus_span ne2000_posted[] = {{0x04, 3}, {0x08, 4}, {NE_DATA_PORT, 8}, {0, 0}};
 /* While the end of remote DMA may interrupt, the last word of the data port must be seen at once.
  */
-static const struct bus_span ne2000_posted_rdc[] = {{0x01, 2}, {0x04, 3}, {0x08, 7}, {0, 0}};
+static const struct bus_span ne2000_posted_rdc[] = {{0x04, 3}, {0x08, 4}, {0, 0}};
 
-static void irq_update(struct ne2000 *n)
+void ne2000_irq_update(struct ne2000 *n)
 {
 	pci_intx_set(&n->pci, (n->isr & n->imr & 0x7f) != 0);
 }
 
-static void isr_raise(struct ne2000 *n, uint8_t bits)
+void ne2000_isr_raise(struct ne2000 *n, uint8_t bits)
 {
 	n->isr |= bits;
-	irq_update(n);
-}
-
-/* ------------------------------------------------------------------ packet memory */
-
-static uint8_t mem_read(const struct ne2000 *n, uint16_t addr)
-{
-	if (addr < NE_PROM_SIZE)
-		return n->prom[addr];
-	if (addr >= NE_RAM_START && addr < NE_RAM_END)
-		return n->ram[addr - NE_RAM_START];
-	return 0xff;
-}
-
-static void mem_write(struct ne2000 *n, uint16_t addr, uint8_t v)
-{
-	if (addr >= NE_RAM_START && addr < NE_RAM_END)
-		n->ram[addr - NE_RAM_START] = v;
-}
-
-/* One byte of remote DMA has moved: the address wraps at the end of the receive ring (6.2.2). */
-static void remote_advance(struct ne2000 *n)
-{
-	n->rsar++;
-	if (n->rsar == (uint16_t)(n->pstop << 8))
-		n->rsar = (uint16_t)(n->pstart << 8);
-	if (n->rbcr && !--n->rbcr)
-		isr_raise(n, ISR_RDC);
-}
-
-static uint32_t data_read(struct ne2000 *n, unsigned size)
-{
-	uint32_t v = 0;
-	unsigned unit = n->dcr & DCR_WTS ? size : 1;
-
-	for (unsigned i = 0; i < unit; i++) {
-		if ((n->cr & CR_RD_MASK) != CR_RD_READ || !n->rbcr)
-			v |= 0xffu << (8 * i);
-		else {
-			v |= (uint32_t)mem_read(n, n->rsar) << (8 * i);
-			remote_advance(n);
-		}
-	}
-	return v;
-}
-
-static void data_write(struct ne2000 *n, uint32_t v, unsigned size)
-{
-	unsigned unit = n->dcr & DCR_WTS ? size : 1;
-
-	for (unsigned i = 0; i < unit; i++) {
-		if ((n->cr & CR_RD_MASK) != CR_RD_WRITE || !n->rbcr)
-			return;
-		mem_write(n, n->rsar, (uint8_t)(v >> (8 * i)));
-		remote_advance(n);
-	}
-}
-
-/* ------------------------------------------------------------------ frames */
-
-static void transmit_done(struct ne2000 *n, bool ok)
-{
-	n->sending = false;
-	n->cr &= (uint8_t)~CR_TXP;
-	n->tsr = ok ? TSR_PTX : 0;
-	isr_raise(n, ok ? ISR_PTX : ISR_TXE);
-}
-
-static void transmit_start(struct ne2000 *n)
-{
-	uint32_t at = (uint32_t)n->tpsr << 8, len = n->tbcr;
-
-	counter_add(&n->dev.counters.doorbells, 1);
-	if (at < NE_RAM_START || len < 1 || len > NE_FRAME_MAX + 4 || at + len > NE_RAM_END) {
-		counter_add(&n->dev.counters.malformed, 1);
-		transmit_done(n, false);
-		return;
-	}
-	if (n->tcr & TCR_LOOPBACK) {
-		transmit_done(n, true);
-		return;
-	}
-	if (legacy_net_queue(n->net, n->ram + (at - NE_RAM_START), len)) {
-		counter_add(&n->dev.counters.dropped, 1);
-		transmit_done(n, false);
-		return;
-	}
-	n->sending = true;
-	counter_add(&n->dev.counters.requests, 1);
-	counter_add(&n->dev.counters.bytes, len);
-}
-
-/* I/O thread. */
-static void net_sent(void *ctx)
-{
-	struct ne2000 *n = ctx;
-
-	pthread_mutex_lock(&n->dev.lock);
-	if (n->sending)
-		transmit_done(n, true);
-	pthread_mutex_unlock(&n->dev.lock);
-}
-
-static bool ring_valid(const struct ne2000 *n)
-{
-	return n->pstart >= NE_RAM_START >> 8 && n->pstop <= NE_RAM_END >> 8 &&
-	       n->pstart < n->pstop && n->curr >= n->pstart && n->curr < n->pstop &&
-	       n->bnry >= n->pstart && n->bnry < n->pstop;
-}
-
-/* Pages between CURR and BNRY; one always stays free, for equal means empty. */
-static unsigned ring_free_pages(const struct ne2000 *n)
-{
-	unsigned size = n->pstop - n->pstart;
-
-	return (n->bnry + size - n->curr - 1) % size + (n->bnry == n->curr ? 1 : 0);
-}
-
-/* I/O thread: frames are asked for only while the largest one has room, so none is lost to a slow
- * guest. */
-static bool net_receive_room(void *ctx)
-{
-	struct ne2000 *n = ctx;
-	bool room;
-
-	pthread_mutex_lock(&n->dev.lock);
-	room = (n->cr & (CR_STP | CR_STA)) == CR_STA && !(n->rcr & RCR_MON) &&
-	       !(n->tcr & TCR_LOOPBACK) && ring_valid(n) &&
-	       ring_free_pages(n) > (NE_FRAME_MAX + NE_HEADER + NE_PAGE - 1) / NE_PAGE;
-	pthread_mutex_unlock(&n->dev.lock);
-	return room;
-}
-
-/* CRC-32 of an address, as the multicast filter hashes it (10.12). */
-static unsigned multicast_hash(const uint8_t *mac)
-{
-	uint32_t crc = 0xffffffff;
-
-	for (unsigned i = 0; i < 6; i++)
-		for (unsigned bit = 0; bit < 8; bit++) {
-			uint32_t carry = (crc >> 31) ^ ((mac[i] >> bit) & 1);
-
-			crc = (crc << 1) ^ (carry ? 0x04c11db7 : 0);
-		}
-	return crc >> 26;
-}
-
-static bool filter_accepts(const struct ne2000 *n, const uint8_t *frame)
-{
-	static const uint8_t broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-	unsigned hash;
-
-	if (n->rcr & RCR_PRO)
-		return true;
-	if (!memcmp(frame, broadcast, 6))
-		return n->rcr & RCR_AB;
-	if (frame[0] & 1) {
-		hash = multicast_hash(frame);
-		return (n->rcr & RCR_AM) && (n->mar[hash >> 3] >> (hash & 7) & 1);
-	}
-	return !memcmp(frame, n->par, 6);
-}
-
-static void ring_put(struct ne2000 *n, uint32_t *at, const uint8_t *from, uint32_t len)
-{
-	for (uint32_t done = 0; done < len;) {
-		uint32_t room = ((uint32_t)n->pstop << 8) - *at, part = len - done;
-
-		part = part < room ? part : room;
-		if (from)
-			memcpy(n->ram + (*at - NE_RAM_START), from + done, part);
-		else
-			memset(n->ram + (*at - NE_RAM_START), 0, part);
-		*at += part;
-		done += part;
-		if (*at == (uint32_t)n->pstop << 8)
-			*at = (uint32_t)n->pstart << 8;
-	}
-}
-
-/* I/O thread. */
-static void net_received(void *ctx, const uint8_t *frame, uint32_t len)
-{
-	struct ne2000 *n = ctx;
-	uint32_t at, total, pad = len < NE_FRAME_MIN ? NE_FRAME_MIN - len : 0;
-	uint8_t header[NE_HEADER];
-	unsigned pages, next;
-
-	pthread_mutex_lock(&n->dev.lock);
-	total = len + pad + NE_HEADER;
-	pages = (total + NE_PAGE - 1) / NE_PAGE;
-	if (len < 14 || len > NE_FRAME_MAX || !ring_valid(n) || ring_free_pages(n) <= pages) {
-		counter_add(&n->dev.counters.dropped, 1);
-		goto out;
-	}
-	if (!filter_accepts(n, frame))
-		goto out;
-	next = n->curr + pages;
-	if (next >= n->pstop)
-		next -= n->pstop - n->pstart;
-	n->rsr = RSR_PRX | (frame[0] & 1 ? RSR_PHY : 0);
-	header[0] = n->rsr;
-	header[1] = (uint8_t)next;
-	header[2] = (uint8_t)total;
-	header[3] = (uint8_t)(total >> 8);
-	at = (uint32_t)n->curr << 8;
-	ring_put(n, &at, header, NE_HEADER);
-	ring_put(n, &at, frame, len);
-	ring_put(n, &at, NULL, pad);
-	n->curr = (uint8_t)next;
-	counter_add(&n->dev.counters.requests, 1);
-	counter_add(&n->dev.counters.bytes, len);
-	isr_raise(n, ISR_PRX);
-out:
-	pthread_mutex_unlock(&n->dev.lock);
+	ne2000_irq_update(n);
 }
 
 /* ------------------------------------------------------------------ registers */
 
+static void imr_write(struct ne2000 *n, uint8_t v)
+{
+	n->imr = v & 0x7f;
+	bus_posted_change(n->dev.machine, &n->pci.bars[0].region,
+		n->imr & ISR_RDC ? ne2000_posted_rdc : ne2000_posted);
+	ne2000_irq_update(n);
+}
+
+/* What a reset leaves alone is in the table of 11.0. A frame on its way still leaves. */
 static void core_reset(struct ne2000 *n)
 {
 	n->cr = CR_STP | CR_RD_ABORT;
 	n->isr = ISR_RST;
-	n->imr = 0;
+	n->tcr &= (uint8_t)~TCR_LOOPBACK;
 	n->sending = false;
-	irq_update(n);
+	imr_write(n, 0);
 }
 
-static void command_write(struct ne2000 *n, uint8_t v)
+/* Starts what the remote DMA bits ask for. */
+static void remote_command(struct ne2000 *n)
 {
-	bool was_running = (n->cr & (CR_STP | CR_STA)) == CR_STA;
-	uint8_t txp = n->cr & CR_TXP;
+	unsigned rd = n->cr & CR_RD_MASK;
 
-	if (v & CR_STP) {
-		n->cr = (uint8_t)((v & ~(CR_TXP | CR_STA)) | (n->sending ? CR_TXP : 0));
-		n->isr |= ISR_RST;
-		return;
-	}
-	n->isr &= (uint8_t)~ISR_RST;
-	n->cr = (uint8_t)((v & ~CR_TXP) | txp);
-	if ((v & CR_RD_MASK) == CR_RD_SEND) {
+	if (rd == CR_RD_SEND) {
 		/* send packet: remote read of the next frame in the ring (6.2.3) */
 		n->rsar = (uint16_t)(n->bnry << 8);
-		n->rbcr = (uint16_t)(mem_read(n, (uint16_t)(n->rsar + 2)) |
-				     mem_read(n, (uint16_t)(n->rsar + 3)) << 8);
+		n->rbcr = (uint16_t)(ne2000_mem_read(n, (uint16_t)(n->rsar + 2)) |
+				     ne2000_mem_read(n, (uint16_t)(n->rsar + 3)) << 8);
 		n->cr = (uint8_t)((n->cr & ~CR_RD_MASK) | CR_RD_READ);
-	} else if ((v & CR_RD_MASK) && !(v & CR_RD_ABORT) && !n->rbcr) {
-		isr_raise(n, ISR_RDC);
 	}
-	if ((v & CR_TXP) && !txp) {
-		n->cr |= CR_TXP;
-		transmit_start(n);
-	}
-	if (!was_running && (n->cr & CR_STA))
-		legacy_net_rx_resume(n->net);
+	if ((rd & (CR_RD_READ | CR_RD_WRITE)) && !(rd & CR_RD_ABORT) && !n->rbcr)
+		ne2000_isr_raise(n, ISR_RDC);
 }
 
-static void imr_write(struct ne2000 *n, uint8_t v)
+/*
+ * STP and STA set the state; with neither it stays what it was (10.3), as drivers rely on that only
+ * change the page.
+ */
+static void command_write(struct ne2000 *n, uint8_t v)
 {
-	const struct bus_span *posted = v & ISR_RDC ? ne2000_posted_rdc : ne2000_posted;
-	struct bus_region *region = &n->pci.bars[0].region;
+	uint8_t state = n->cr & (CR_STP | CR_STA), txp = n->cr & CR_TXP;
+	bool was_stopped = state & CR_STP;
 
-	n->imr = v & 0x7f;
-	if (region->posted != posted) {
-		bool mapped = region->mapped;
-
-		if (mapped)
-			bus_unmap(n->dev.machine, region);
-		region->posted = posted;
-		if (mapped)
-			bus_map(n->dev.machine, region);
+	if (v & CR_STP)
+		state = CR_STP;
+	else if (v & CR_STA)
+		state = CR_STA;
+	n->cr = (uint8_t)((v & ~(CR_TXP | CR_STP | CR_STA)) | txp | state);
+	if (state & CR_STP)
+		n->isr |= ISR_RST;
+	else
+		n->isr &= (uint8_t)~ISR_RST;
+	remote_command(n);
+	if (state & CR_STP)
+		return;
+	if ((v & CR_TXP) && !txp) {
+		n->cr |= CR_TXP;
+		ne2000_transmit(n);
 	}
-	irq_update(n);
+	if (was_stopped)
+		legacy_net_rx_resume(n->net);
 }
 
 static void page0_write(struct ne2000 *n, unsigned reg, uint8_t v)
@@ -369,9 +92,11 @@ static void page0_write(struct ne2000 *n, unsigned reg, uint8_t v)
 	switch (reg) {
 	case 0x01:
 		n->pstart = v;
+		legacy_net_rx_resume(n->net);
 		break;
 	case 0x02:
 		n->pstop = v;
+		legacy_net_rx_resume(n->net);
 		break;
 	case 0x03:
 		n->bnry = v;
@@ -388,7 +113,7 @@ static void page0_write(struct ne2000 *n, unsigned reg, uint8_t v)
 		break;
 	case 0x07:
 		n->isr &= (uint8_t) ~(v & 0x7f);
-		irq_update(n);
+		ne2000_irq_update(n);
 		break;
 	case 0x08:
 		n->rsar = (uint16_t)((n->rsar & 0xff00) | v);
@@ -429,19 +154,21 @@ static void register_write(struct ne2000 *n, unsigned reg, uint8_t v)
 		page0_write(n, reg, v);
 	else if (page == 1 && reg <= 6)
 		n->par[reg - 1] = v;
-	else if (page == 1 && reg == 7)
+	else if (page == 1 && reg == 7) {
 		n->curr = v;
-	else if (page == 1)
+		legacy_net_rx_resume(n->net);
+	} else if (page == 1) {
 		n->mar[reg - 8] = v;
+	}
 }
 
 static uint8_t page0_read(const struct ne2000 *n, unsigned reg)
 {
 	switch (reg) {
-	case 0x01:
+	case 0x02:
+		return n->curr; /* local DMA rests at the start of a page */
 	case 0x08:
 		return (uint8_t)n->rsar;
-	case 0x02:
 	case 0x09:
 		return (uint8_t)(n->rsar >> 8);
 	case 0x03:
@@ -497,7 +224,7 @@ static uint64_t ne2000_read(void *opaque, uint64_t offset, unsigned size)
 	uint64_t v = 0;
 
 	if (offset >= NE_DATA_PORT && offset < NE_RESET)
-		return data_read(n, size);
+		return ne2000_data_read(n, size);
 	if (offset >= NE_RESET) {
 		core_reset(n);
 		return 0;
@@ -512,7 +239,7 @@ static void ne2000_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 	struct ne2000 *n = opaque;
 
 	if (offset >= NE_DATA_PORT && offset < NE_RESET) {
-		data_write(n, (uint32_t)value, size);
+		ne2000_data_write(n, (uint32_t)value, size);
 		return;
 	}
 	/* a write to the reset port ends the reset pulse: nothing more to do */
@@ -555,7 +282,7 @@ static void power_on(struct ne2000 *n)
 	n->tbcr = n->rsar = n->rbcr = 0;
 	memcpy(n->par, n->mac, sizeof(n->par));
 	memset(n->mar, 0, sizeof(n->mar));
-	imr_write(n, 0);
+	n->resend = false;
 	core_reset(n);
 }
 
@@ -576,7 +303,14 @@ static void ne2000_quiesce(struct device *d)
 
 static void ne2000_resume(struct device *d)
 {
-	legacy_net_resume(((struct ne2000 *)d)->net);
+	struct ne2000 *n = (struct ne2000 *)d;
+
+	pthread_mutex_lock(&d->lock);
+	if (n->resend)
+		ne2000_transmit(n);
+	n->resend = false;
+	pthread_mutex_unlock(&d->lock);
+	legacy_net_resume(n->net);
 }
 
 /* The single-byte registers, in the order in which they are saved. */
@@ -604,6 +338,8 @@ static void ne2000_save(struct device *d, struct state_writer *w)
 	state_put_bytes(w, n->par, sizeof(n->par));
 	state_put_bytes(w, n->mar, sizeof(n->mar));
 	state_put_bytes(w, n->ram, sizeof(n->ram));
+	/* a full port did not take the frame yet; packet memory has it still */
+	state_put_u8(w, n->sending);
 	state_section_end(w);
 	pci_device_save(&n->pci, w);
 }
@@ -619,7 +355,7 @@ static void prom_fill(struct ne2000 *n)
 static void ne2000_load(struct device *d, struct state_reader *r)
 {
 	struct ne2000 *n = (struct ne2000 *)d;
-	uint8_t *regs[13], imr;
+	uint8_t *regs[13];
 
 	if (!state_section_enter(r, d->name, 1))
 		return;
@@ -633,13 +369,14 @@ static void ne2000_load(struct device *d, struct state_reader *r)
 	state_get_bytes(r, n->par, sizeof(n->par));
 	state_get_bytes(r, n->mar, sizeof(n->mar));
 	state_get_bytes(r, n->ram, sizeof(n->ram));
+	n->resend = state_get_u8(r);
 	state_section_leave(r);
 	prom_fill(n);
 	n->sending = false;
-	n->cr &= (uint8_t)~CR_TXP;
+	n->cr = (uint8_t)((n->cr & ~CR_TXP) | (n->resend ? CR_TXP : 0));
 	pci_device_load(&n->pci, r);
-	imr = n->imr;
-	imr_write(n, imr);
+	imr_write(n, n->imr);
+	legacy_net_rx_resume(n->net);
 }
 
 static void ne2000_destroy(struct device *d)
@@ -667,9 +404,9 @@ int ne2000_create(
 {
 	struct ne2000 *n = calloc(1, sizeof(*n));
 	const struct legacy_net_callbacks cb = {
-		.receive_room = net_receive_room,
-		.received = net_received,
-		.sent = net_sent,
+		.receive_room = ne2000_receive_room,
+		.received = ne2000_received,
+		.sent = ne2000_sent,
 		.ctx = n,
 	};
 	struct pci_bar *bar;
