@@ -69,9 +69,6 @@ static int machine_io_create(struct machine *m, char why[VMM_WHY_MAX])
 	char name[16];
 	int rc;
 
-	m->io = calloc(n, sizeof(*m->io));
-	if (!m->io)
-		return why_set(why, -ENOMEM, "--io-threads %u: no memory", n);
 	for (; m->nio < n; m->nio++) {
 		struct io_thread_options opts = {
 			.name = name,
@@ -435,7 +432,6 @@ void machine_destroy(struct machine *m)
 	free(m->hook_regions);
 	while (m->nio)
 		io_thread_destroy(m->io[--m->nio]);
-	free(m->io);
 	machine_units_close(m);
 	kvm_vcpus_destroy(m);
 	kvm_vm_destroy(m);

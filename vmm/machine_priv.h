@@ -94,7 +94,7 @@ struct machine {
 	struct device *devices; /* in order of creation */
 	struct machine_unit units[VMM_DISKS_MAX + VMM_NETS_MAX];
 	unsigned nunits;
-	struct io_thread **io;
+	struct io_thread *io[VMM_CPUS_MAX];
 	unsigned nio;
 	struct serial *serial;
 	struct bus_region *hook_regions; /* cfg.hooks */

@@ -137,7 +137,7 @@ static bool moved_missing(void)
 static void move_disk(const char *model, const char *transfer, bool packed)
 {
 	static struct moved v;
-	char cmdline[512];
+	static char cmdline[512];
 
 	if (moved_missing())
 		return;
@@ -176,7 +176,7 @@ static void test_ide_pio(void)
 static void move_net(const char *model, bool packed)
 {
 	static struct moved v;
-	char cmdline[256];
+	static char cmdline[256];
 
 	if (moved_missing())
 		return;
