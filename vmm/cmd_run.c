@@ -143,9 +143,14 @@ static int session_ended(struct session *s, enum machine_end end)
 		fprintf(stderr, "sluice: stopped by %s\n",
 			*s->stopped_by ? s->stopped_by : "itself");
 		return CLI_OK;
+	case MACHINE_POWEROFF:
+		fprintf(stderr, "sluice: the guest powered off\n");
+		return CLI_OK;
+	case MACHINE_RESET:
+		fprintf(stderr, "sluice: the guest asked for a reset\n");
+		return CLI_OK;
 	default:
-		if (s->opts->verbose)
-			fprintf(stderr, "sluice: ended: %s\n", machine_end_name(end));
+		fprintf(stderr, "sluice: ended: %s\n", machine_end_name(end));
 		return CLI_OK;
 	}
 }

@@ -408,7 +408,11 @@ static void e1000_reset(struct device *d)
 
 static void e1000_quiesce(struct device *d)
 {
-	legacy_net_quiesce(((struct e1000 *)d)->net);
+	struct e1000 *e = (struct e1000 *)d;
+
+	/* a card that could not be made whole has none */
+	if (e->net)
+		legacy_net_quiesce(e->net);
 }
 
 static void e1000_resume(struct device *d)
@@ -480,22 +484,12 @@ int e1000_create(
 		.transmit = e1000_transmit,
 		.ctx = e,
 	};
-	int err = -ENOMEM;
+	int err;
 
 	if (!e)
-		return err;
+		return -ENOMEM;
 	memcpy(e->mac, args->mac, sizeof(e->mac));
 	e->port_offloads = net_port_offloads(args->port);
-	e->frame = malloc(E1000_FRAME_MAX);
-	e->segment = malloc(E1000_FRAME_MAX);
-	if (e->frame && e->segment)
-		err = legacy_net_open(&e->net, args->io, args->port, &cb, why);
-	if (err) {
-		free(e->segment);
-		free(e->frame);
-		free(e);
-		return err;
-	}
 	device_add(m, &e->dev, &e1000_ops, args->name);
 	pci_init(&e->pci, m, &e->dev.lock, 0x8086, 0x100e, 0x020000, 2, 0x8086, 0x100e, 1);
 	e->pci.ops = &e1000_pci_ops;
@@ -504,7 +498,14 @@ int e1000_create(
 	e1000_eeprom_fill(e);
 	phy_reset(e);
 	core_reset(e);
-	err = pci_add(&e->pci, -1, 0);
 	*out = &e->dev;
+	e->frame = malloc(E1000_FRAME_MAX);
+	e->segment = malloc(E1000_FRAME_MAX);
+	if (!e->frame || !e->segment)
+		return -ENOMEM;
+	err = pci_add(&e->pci, -1, 0);
+	/* last: frames may come before this returns */
+	if (!err)
+		err = legacy_net_open(&e->net, args->io, args->port, &cb, why);
 	return err;
 }

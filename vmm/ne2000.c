@@ -298,7 +298,11 @@ static void ne2000_reset(struct device *d)
 
 static void ne2000_quiesce(struct device *d)
 {
-	legacy_net_quiesce(((struct ne2000 *)d)->net);
+	struct ne2000 *n = (struct ne2000 *)d;
+
+	/* a card that could not be made whole has none */
+	if (n->net)
+		legacy_net_quiesce(n->net);
 }
 
 static void ne2000_resume(struct device *d)
@@ -416,11 +420,6 @@ int ne2000_create(
 		return -ENOMEM;
 	memcpy(n->mac, args->mac, sizeof(n->mac));
 	prom_fill(n);
-	err = legacy_net_open(&n->net, args->io, args->port, &cb, why);
-	if (err) {
-		free(n);
-		return err;
-	}
 	device_add(m, &n->dev, &ne2000_ops, args->name);
 	pci_init(&n->pci, m, &n->dev.lock, 0x10ec, 0x8029, 0x020000, 0, 0x10ec, 0x8029, 1);
 	n->pci.ops = &ne2000_pci_ops;
@@ -433,7 +432,10 @@ int ne2000_create(
 	bar->region.opaque = n;
 	bar->region.posted = ne2000_posted;
 	power_on(n);
-	err = pci_add(&n->pci, -1, 0);
 	*out = &n->dev;
+	err = pci_add(&n->pci, -1, 0);
+	/* last: frames may come before this returns */
+	if (!err)
+		err = legacy_net_open(&n->net, args->io, args->port, &cb, why);
 	return err;
 }

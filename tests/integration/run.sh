@@ -32,9 +32,9 @@ works() {
 	fi
 }
 
-ends "power-off" 0 "" --kernel build/tests/guest/reset.elf --cmdline how=poweroff
-ends "reset by 0xCF9" 0 "reset" --kernel build/tests/guest/reset.elf --cmdline how=cf9 --no-reboot
-ends "reset by the keyboard controller" 0 "reset" --kernel build/tests/guest/reset.elf --cmdline how=kbd --no-reboot
+ends "power-off" 0 "the guest powered off" --kernel build/tests/guest/reset.elf --cmdline how=poweroff
+ends "reset by 0xCF9" 0 "asked for a reset" --kernel build/tests/guest/reset.elf --cmdline how=cf9 --no-reboot
+ends "reset by the keyboard controller" 0 "asked for a reset" --kernel build/tests/guest/reset.elf --cmdline how=kbd --no-reboot
 ends "triple fault" 3 "triple fault" --kernel build/tests/guest/reset.elf --cmdline how=triple --no-reboot
 ends "four processors" 0 "smp cpus=4 ok" --kernel build/tests/guest/smp.elf --cmdline cpus=4 --cpus 4
 
