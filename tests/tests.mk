@@ -12,7 +12,13 @@ C_FILES   = $(shell git ls-files '*.c' '*.h')
 # The host's own C files: guests are compiled bare, with flags of their own.
 TIDY_FILES = $(filter-out perf/guest/% frontend-drivers/% tests/guest/%,$(filter %.c,$(C_FILES)))
 
-$(B)/unit/%: $(B)/obj/tests/unit/%.o $(LIBS)
+# The guest drivers' logic that needs no machine, for the host.
+$(B)/libfrontend.a: $(call obj,$(wildcard frontend-drivers/common/*.c))
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/libfrontend.a $(LIBS)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcunit
 

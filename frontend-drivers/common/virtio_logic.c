@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "frontend-drivers/common/virtio_priv.h"
+#include "frontend-drivers/frontend.h"
 
 #define IP_OFFSET       14u
 #define IP_HEADER       20u

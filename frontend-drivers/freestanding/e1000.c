@@ -5,7 +5,7 @@
  * is work: completions are seen in memory, and one write of a tail pointer covers a batch.
  */
 #include "frontend-drivers/freestanding/runtime_priv.h"
-#include "frontend-drivers/common/virtio_priv.h" /* checksums */
+#include "frontend-drivers/frontend.h" /* checksums */
 
 #define E1000_VENDOR 0x8086u
 #define E1000_DEVICE 0x100eu

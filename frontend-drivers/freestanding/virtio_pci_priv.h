@@ -3,7 +3,7 @@
 #ifndef FRONTEND_VIRTIO_PCI_PRIV_H
 #define FRONTEND_VIRTIO_PCI_PRIV_H
 
-#include "frontend-drivers/common/virtio_priv.h"
+#include "frontend-drivers/frontend.h"
 
 #define VIRTIO_QUEUES_MAX     32u
 #define VIRTIO_QUEUE_SIZE_MAX 1024u

@@ -2,7 +2,7 @@
 /* The guest's drivers, as far as they need no machine. */
 #include <string.h>
 
-#include "frontend-drivers/common/virtio_logic.c"
+#include "frontend-drivers/frontend.h"
 #include "tests/unit/unit.h"
 
 static void blk_segments(void)
