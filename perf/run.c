@@ -22,6 +22,8 @@
 #define RUN_LINE_MAX    4096u
 #define RUN_CMDLINE_MAX 8192u
 #define RUN_WARM_MS     50u
+/* How long the guest polls before it asks for an interrupt and halts: longer than a disk takes. */
+#define RUN_GUEST_POLL_US 1000u
 
 struct snapshot {
 	uint64_t ns;
@@ -179,7 +181,7 @@ static void console_take(void *ctx, const uint8_t *bytes, size_t n)
 static int cmdline_make(const struct bench *b, const struct bench_contender *c,
 	const struct bench_work *works, unsigned nworks, char *out, size_t size)
 {
-	size_t at = 0;
+	size_t at = (size_t)snprintf(out, size, "poll_us=%u ", RUN_GUEST_POLL_US);
 
 	for (unsigned i = 0; i < nworks; i++) {
 		const struct bench_work *w = &works[i];

@@ -28,7 +28,7 @@ static const char help[] =
 	"  --net KEY=VALUE,...  a network card, see below\n"
 	"  --io-threads N       threads that do the devices' I/O, 1 to 16 (1)\n"
 	"  --poll-us N          longest time an I/O thread polls before it sleeps, in\n"
-	"                       microseconds; 0: it never polls (200)\n"
+	"                       microseconds; 0: it never polls (500)\n"
 	"  --no-io-uring        I/O threads wait with epoll instead\n"
 	"  --console WHERE      the first serial port: stdio, none or file=PATH (stdio)\n"
 	"  --no-reboot          end when the guest reboots\n"

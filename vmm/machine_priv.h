@@ -16,7 +16,7 @@
 #define MACHINE_PCI_MMIO_END    0xFEB00000ull
 #define MACHINE_PCI_IO_BASE     0xC000u
 #define MACHINE_PCI_IO_END      0x10000u
-#define MACHINE_POLL_US_DEFAULT 200u
+#define MACHINE_POLL_US_DEFAULT 500u
 #define MACHINE_PAGE            4096ull
 #define MACHINE_HUGE_PAGE       (2ull << 20)
 

@@ -60,8 +60,7 @@ struct bus_region {
 int bus_map(struct machine *m, struct bus_region *region);
 void bus_unmap(struct machine *m, struct bus_region *region);
 /* Changes what is posted; a mapped region stays mapped. Under the region's lock. */
-void bus_posted_change(
-	struct machine *m, struct bus_region *region, const struct bus_span *posted);
+void bus_posted_change(struct machine *m, struct bus_region *region, const struct bus_span *posted);
 /* One access by a vCPU (or a test). True when somebody answered. Write: data is read; read: data is
  * filled (all ones when nobody did). */
 bool bus_access(struct machine *m, enum bus_kind kind, uint64_t addr, void *data, unsigned size,
