@@ -97,7 +97,7 @@ static pid_t guest_start(const struct bench *b, const char *sluice, int *out_fd,
 		dup2(fds[1], 1);
 		close(fds[0]);
 		close(fds[1]);
-		if (freopen("/dev/null", "r", stdin))
+		if (freopen("/dev/null", "r", stdin) && freopen("/dev/null", "w", stderr))
 			execl(sluice, "sluice", "run", "--kernel", b->opts.guest, "--cmdline",
 				"job=idle,ms=60000", (char *)NULL);
 		_exit(127);
