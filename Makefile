@@ -35,7 +35,7 @@ LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
 
 # Debian 12 packages: to build, to test, to measure.
 PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-dev libcunit1-dev \
-              spin clang clang-format clang-tidy libclang-rt-14-dev linux-perf iproute2 \
+              spin git clang clang-format clang-tidy libclang-rt-14-dev linux-perf iproute2 \
               fio gnuplot-nox jq qemu-utils
 
 .DEFAULT_GOAL := build
