@@ -1,143 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The e1000 model sending: descriptors, checksums, segmentation, tags; and moves in mid-transfer.
- */
-#include "tests/unit/test_e1000_rig.h"
-
-/* ------------------------------------------------------------------ packets and their sums */
-
-/* What a packet is made of. Offsets into it follow. */
-struct shape {
-	bool v6, tcp;
-	uint32_t payload;
-};
-
-static uint32_t l4_at(const struct shape *s)
-{
-	return s->v6 ? 54 : 34;
-}
-
-static uint32_t sum_at(const struct shape *s)
-{
-	return l4_at(s) + (s->tcp ? 16 : 6);
-}
-
-static uint32_t header_len(const struct shape *s)
-{
-	return l4_at(s) + (s->tcp ? 20 : 8);
-}
-
-/* RFC 1071, the slow way. */
-static uint32_t sum(const uint8_t *p, uint32_t len, uint32_t start)
-{
-	for (uint32_t i = 0; i < len; i++)
-		start += i & 1 ? p[i] : (uint32_t)p[i] << 8;
-	while (start >> 16)
-		start = (start & 0xffff) + (start >> 16);
-	return start;
-}
-
-static uint32_t pseudo_sum(const uint8_t *f, const struct shape *s, uint32_t l4_len)
-{
-	uint32_t start = (s->tcp ? 6 : 17) + l4_len;
-
-	return s->v6 ? sum(f + 22, 32, start) : sum(f + 26, 8, start);
-}
-
-/* Headers and payload; lengths as for one packet, sums left out. */
-static uint32_t packet(uint8_t *f, const struct shape *s, uint32_t n)
-{
-	uint32_t len = header_len(s) + s->payload, l4 = l4_at(s);
-
-	nic_frame(f, nic_other, n, len);
-	memset(f + 14, 0, header_len(s) - 14);
-	nic_put16(f + 12, s->v6 ? 0x86dd : 0x0800);
-	if (s->v6) {
-		f[14] = 0x60;
-		nic_put16(f + 18, len - 54);
-		f[20] = s->tcp ? 6 : 17;
-		f[21] = 64;
-		memset(f + 22, 0x20, 16);
-		memset(f + 38, 0x31, 16);
-	} else {
-		f[14] = 0x45;
-		nic_put16(f + 16, len - 14);
-		nic_put16(f + 18, 0xfffe); /* wraps in the third segment */
-		f[22] = 64;
-		f[23] = s->tcp ? 6 : 17;
-		memcpy(f + 26, "\x0a\0\0\1\x0a\0\0\2", 8);
-	}
-	nic_put16(f + l4, 1000 + n);
-	nic_put16(f + l4 + 2, 2000);
-	if (s->tcp) {
-		nic_put16(f + l4 + 4, 0xffff); /* so does the sequence number */
-		nic_put16(f + l4 + 6, 0xf000);
-		f[l4 + 12] = 0x50;
-		f[l4 + 13] = 0x19; /* FIN, PSH, ACK */
-	} else {
-		nic_put16(f + l4 + 4, len - l4);
-	}
-	return len;
-}
-
-/* All lengths and sums of a packet that has arrived, and its payload. */
-static void packet_check(const uint8_t *f, uint32_t len, const struct shape *s)
-{
-	uint32_t l4 = l4_at(s);
-
-	if (s->v6) {
-		CU_ASSERT_EQUAL(nic_get16(f + 18), len - 54);
-	} else {
-		CU_ASSERT_EQUAL(nic_get16(f + 16), len - 14);
-		CU_ASSERT_EQUAL(sum(f + 14, 20, 0), 0xffff);
-	}
-	if (!s->tcp)
-		CU_ASSERT_EQUAL(nic_get16(f + l4 + 4), len - l4);
-	CU_ASSERT_EQUAL(sum(f + l4, len - l4, pseudo_sum(f, s, len - l4)), 0xffff);
-}
-
-static void put_context(struct e1 *d, const struct shape *s, uint32_t mss)
-{
-	uint32_t l4 = l4_at(s), bits = X_DEXT | X_RS | (s->tcp ? X_TCP : 0) | (s->v6 ? 0 : X_IP);
-	uint64_t where = 14 | 24 << 8 | (uint64_t)(l4 - 1) << 16 | (uint64_t)l4 << 32 |
-			 (uint64_t)sum_at(s) << 40;
-
-	if (mss)
-		bits |= X_TSE | s->payload;
-	tx_put(d, where, bits, header_len(s) << 8 | mss << 16);
-}
-
-static uint32_t popts(const struct shape *s)
-{
-	return P_TXSM | (s->v6 ? 0 : P_IXSM);
-}
-
-/* Data descriptors of at most `piece` bytes. */
-static void put_data(
-	struct e1 *d, uint64_t at, uint32_t len, uint32_t piece, uint32_t bits, uint32_t high)
-{
-	for (; len; at += piece, len -= piece) {
-		piece = len < piece ? len : piece;
-		tx_put(d, at,
-			piece | X_DEXT | X_DATA | X_RS | X_IFCS | bits | (piece == len ? X_EOP : 0),
-			high);
-	}
-}
-
-static void send_segmented(struct e1 *d, const struct shape *s, uint32_t n, uint32_t mss)
-{
-	uint8_t *f = mem(d, TX_DATA, 0x20000);
-	uint32_t len = packet(f, s, n);
-
-	/* as drivers leave it: no lengths, no header sum, a pseudo header sum without length */
-	if (s->v6)
-		nic_put16(f + 18, 0);
-	else
-		nic_put16(f + 16, 0);
-	nic_put16(f + sum_at(s), pseudo_sum(f, s, 0));
-	put_context(d, s, mss);
-	put_data(d, TX_DATA, len, 8000, X_TSE, popts(s));
-	tx_go(d);
-}
+/* The e1000 model sending: descriptors, checksums, segmentation, tags. */
+#include "tests/unit/test_e1000_packet.h"
 
 /* ------------------------------------------------------------------ plain frames */
 
@@ -327,7 +190,8 @@ static void test_segments(void)
 		for (unsigned i = 0; i < 5; i++) {
 			const struct shape s = {kind & 1, kind & 2, payloads[i]};
 
-			send_segmented(&d, &s, i, 1448);
+			segmented_prepare(&d, &s, i);
+			segmented_send(&d, &s, 1448);
 			segments_check(&d, &s, i, 1448, take_from_peer);
 		}
 		tx_frame(&d, 3, 77);
@@ -349,7 +213,8 @@ static void test_segments_left(void)
 
 		e1_open(&d, E1000_OFFLOAD);
 		e1_tx_start(&d, 64);
-		send_segmented(&d, &s, 5, 1400);
+		segmented_prepare(&d, &s, 5);
+		segmented_send(&d, &s, 1400);
 		len = nic_peer_take(&d.rig, got, sizeof(got), &hdr);
 		CU_ASSERT_EQUAL_FATAL(len, header_len(&s) + s.payload);
 		CU_ASSERT_EQUAL(hdr.gso_type, !s.tcp ? NET_GSO_UDP_L4
@@ -381,7 +246,8 @@ static void test_segments_own(void)
 		e1_open(&d, E1000_OFFLOAD);
 		e1_rx_start(&d, 64, RCTL_UPE | RCTL_LBM_MAC | RCTL_SECRC);
 		e1_tx_start(&d, 64);
-		send_segmented(&d, &s, 6, 1000);
+		segmented_prepare(&d, &s, 6);
+		segmented_send(&d, &s, 1000);
 		segments_check(&d, &s, 6, 1000, take_from_ring);
 		tx_frame(&d, 1, 200);
 		rx_expect(&d, nic_other, 1, 200);
@@ -435,202 +301,6 @@ static void test_vlan(void)
 	nic_close(&d.rig);
 }
 
-/* ------------------------------------------------------------------ a full port, moves */
-
-static void test_port_full(void)
-{
-	uint32_t n = 0, got = 0;
-	struct e1 d;
-
-	e1_open(&d, 0);
-	e1_tx_start(&d, 64);
-	/* a buffer for each descriptor, so that what is sent late is still what it was */
-	for (; n < 3000; n++) {
-		uint32_t at = TX_DATA + d.tx_tail * 2048;
-
-		if ((d.tx_tail + 1) % 64 == rd(&d, TDH)) {
-			nic_sync(&d.rig);
-			if ((d.tx_tail + 1) % 64 == rd(&d, TDH))
-				break;
-		}
-		nic_frame(mem(&d, at, 1500), nic_other, n, 1500);
-		tx_put(&d, at, 1500 | X_EOP | X_RS, 0);
-		tx_go(&d);
-	}
-	CU_ASSERT_FATAL(n > 200 && n < 3000);
-	for (; got < n; got++)
-		nic_peer_expect(&d.rig, nic_other, got, 1500);
-	tx_wait(&d);
-	CU_ASSERT(nic_peer_silent(&d.rig));
-	nic_close(&d.rig);
-}
-
-/* Half a frame gathered, receive ring partly used, interrupt pending, EEPROM half read. */
-static void test_move(void)
-{
-	uint8_t *f;
-	struct e1 d, to;
-
-	e1_open(&d, 0);
-	e1_rx_start(&d, 16, RCTL_BAM);
-	e1_tx_start(&d, 8);
-	tx_frame(&d, 1, 300);
-	nic_peer_expect(&d.rig, nic_other, 1, 300);
-	for (uint32_t i = 0; i < 8; i++)
-		e1_peer_send(&d, nic_mac, i, 500);
-	for (uint32_t i = 0; i < 5; i++)
-		rx_expect(&d, nic_mac, i, 500);
-	NIC_UNTIL(rd(&d, RDH) == 8);
-	rd(&d, ICR);
-	wr(&d, IMS, RXT0 | TXDW);
-	f = mem(&d, TX_DATA, 1000);
-	nic_frame(f, nic_other, 2, 1000);
-	tx_put(&d, TX_DATA, 400 | X_RS, 0);
-	tx_go(&d);
-	tx_wait(&d);
-	/* what has been gathered is the card's */
-	memset(f, 0, 400);
-	CU_ASSERT_EQUAL(atomic_load(&d.rig.level), 1);
-
-	to = d;
-	nic_move(&d.rig, &to.rig, "e1000", E1000_ID, 0);
-	e1_attach(&to);
-	CU_ASSERT_EQUAL(to.base, d.base);
-	CU_ASSERT_EQUAL(atomic_load(&to.rig.level), 1);
-	CU_ASSERT_EQUAL(rd(&to, ICR), TXDW | TXQE);
-	CU_ASSERT_EQUAL(atomic_load(&to.rig.level), 0);
-	tx_put(&to, TX_DATA + 400, 600 | X_EOP | X_RS, 0);
-	tx_go(&to);
-	nic_peer_expect(&to.rig, nic_other, 2, 1000);
-	for (uint32_t i = 5; i < 8; i++)
-		rx_expect(&to, nic_mac, i, 500);
-	for (uint32_t i = 10; i < 40; i++) {
-		e1_peer_send(&to, nic_mac, i, 1514);
-		rx_expect(&to, nic_mac, i, 1514);
-	}
-	nic_close(&d.rig);
-	nic_close(&to.rig);
-}
-
-/* The port is full in the middle of it all: what is queued, the frame on its way and the context
- * move. */
-static void test_move_full(void)
-{
-	const struct shape s = {.tcp = true, .payload = 60000};
-	static uint8_t got[65536];
-	uint32_t n = 0, whole = header_len(&s) + s.payload;
-	struct net_vnet_hdr hdr;
-	struct e1 d, to;
-
-	e1_open(&d, E1000_OFFLOAD);
-	e1_tx_start(&d, 64);
-	/* five segmented frames, nine descriptors each, until one stays */
-	do {
-		CU_ASSERT_FATAL(n < 1000);
-		send_segmented(&d, &s, 1, 1448);
-		n++;
-		nic_sync(&d.rig);
-	} while (rd(&d, TDH) == d.tx_tail && n < 34);
-	for (unsigned i = 0; i < 3; i++)
-		send_segmented(&d, &s, 1, 1448);
-	nic_sync(&d.rig);
-	CU_ASSERT(rd(&d, TDH) != d.tx_tail);
-	to = d;
-	nic_move(&d.rig, &to.rig, "e1000", E1000_ID, E1000_OFFLOAD);
-	e1_attach(&to);
-	tx_wait(&to);
-	nic_sync(&to.rig);
-	/* the first machine's port has what it took; the second sends the rest, whole */
-	for (n += 3; nic_peer_poll(&d.rig, got, sizeof(got), NULL); n--)
-		;
-	CU_ASSERT(n >= 3);
-	for (; n; n--) {
-		CU_ASSERT_EQUAL(nic_peer_take(&to.rig, got, sizeof(got), &hdr), whole);
-		CU_ASSERT_EQUAL(hdr.gso_type, NET_GSO_TCPV4);
-	}
-	CU_ASSERT(nic_peer_silent(&to.rig));
-	nic_close(&d.rig);
-	nic_close(&to.rig);
-}
-
-/* ------------------------------------------------------------------ a guest gone wild */
-
-static void test_hostile(void)
-{
-	const struct shape s = {.tcp = true, .payload = 3000};
-	static uint8_t got[65536];
-	uint32_t x = 1;
-	struct e1 d;
-
-	e1_open(&d, 0);
-	/* a frame without end: it is swallowed, and so is one longer than any */
-	e1_tx_start(&d, 64);
-	for (unsigned i = 0; i < 200; i++) {
-		tx_put(&d, TX_DATA, 16000 | (i == 199 ? X_EOP : 0), 0);
-		if (i % 50 == 49) {
-			tx_go(&d);
-			tx_wait(&d);
-		}
-	}
-	CU_ASSERT(nic_peer_silent(&d.rig));
-	tx_put(&d, TX_DATA, 0xfffff | X_DEXT | X_DATA | X_EOP, 0);
-	tx_put(&d, NIC_MEMORY - 100, 200 | X_EOP, 0);
-	tx_put(&d, ~0ull - 50, 200 | X_EOP, 0);
-	tx_put(&d, TX_DATA, 13 | X_EOP, 0);
-	tx_put(&d, TX_DATA, 0 | X_EOP, 0);
-	/* segments without sense */
-	for (unsigned i = 0; i < 4; i++) {
-		tx_put(&d, i & 1 ? ~0ull : 0, X_DEXT | X_TSE, i & 2 ? ~0u : 0);
-		put_data(&d, TX_DATA, 4000, 4000, X_TSE, P_IXSM | P_TXSM);
-	}
-	tx_go(&d);
-	tx_wait(&d);
-	CU_ASSERT(nic_peer_silent(&d.rig));
-	tx_frame(&d, 1, 64);
-	nic_peer_expect(&d.rig, nic_other, 1, 64);
-	/* a ring outside memory stops the transmitter */
-	wr(&d, TDBAH, 0x10);
-	tx_put(&d, TX_DATA, 64 | X_EOP, 0);
-	tx_go(&d);
-	NIC_UNTIL(!(rd(&d, TCTL) & 2));
-	for (unsigned i = 0; i < 32; i++) {
-		e1_tx_start(&d, 8);
-		wr(&d, TDLEN, i & 1 ? 0 : 0xffffffff);
-		wr(&d, TDBAL, i & 2 ? NIC_MEMORY - 64 : TX_RING);
-		wr(&d, TDH, i & 4 ? 0xffff : 7);
-		wr(&d, TDT, i * 2654435761u >> 8);
-		nic_sync(&d.rig);
-	}
-	/* descriptors at random */
-	for (unsigned round = 0; round < 200; round++) {
-		uint8_t *ring;
-
-		e1_tx_start(&d, 64);
-		packet(mem(&d, TX_DATA, 4096), &s, round);
-		ring = mem(&d, TX_RING, 1024);
-		for (unsigned i = 0; i < 1024; i++) {
-			x = x * 1664525u + 1013904223u;
-			ring[i] = (uint8_t)(x >> 24);
-			if (i % 16 == 2)
-				memcpy(ring + i - 2, (const uint8_t[]){0, 0, 4}, 3);
-			if (i % 16 > 2 && i % 16 < 8 && x & 0x700)
-				ring[i] = 0;
-		}
-		wr(&d, TDT, 63);
-		nic_sync(&d.rig);
-		while (nic_peer_poll(&d.rig, got, sizeof(got), NULL))
-			;
-	}
-	nic_sync(&d.rig);
-	while (nic_peer_poll(&d.rig, got, sizeof(got), NULL))
-		nic_sync(&d.rig);
-	wr(&d, CTRL, 1u << 26);
-	e1_tx_start(&d, 64);
-	tx_frame(&d, 2, 64);
-	nic_peer_expect(&d.rig, nic_other, 2, 64);
-	nic_close(&d.rig);
-}
-
 static const struct unit_case cases[] = {
 	{"legacy descriptors", test_legacy},
 	{"checksums", test_checksum},
@@ -639,10 +309,6 @@ static const struct unit_case cases[] = {
 	{"segmentation left to the peer", test_segments_left},
 	{"segmentation by the card", test_segments_own},
 	{"VLAN", test_vlan},
-	{"port full", test_port_full},
-	{"move in mid-transfer", test_move},
-	{"move with a full port", test_move_full},
-	{"hostile transmit rings", test_hostile},
 };
 
 UNIT_MAIN("e1000_tx", cases)
