@@ -455,6 +455,10 @@ void legacy_net_kick(struct legacy_net *net);
 /* Any thread, never blocks: copies one frame into a bounded queue; sent() follows. -ENOSPC: full
  * (dropped and counted). */
 int legacy_net_queue(struct legacy_net *net, const void *frame, uint32_t len);
+/* Frames that legacy_net_queue() took and the port did not yet. Any thread. */
+unsigned legacy_net_waiting(const struct legacy_net *net);
+/* The i-th of them, oldest first; quiesced. */
+const void *legacy_net_frame(const struct legacy_net *net, unsigned i, uint32_t *len);
 /* (io) from transmit(): hands frames over now; how many the port took (the rest: transmit() runs
  * again when it can). */
 unsigned legacy_net_send(struct legacy_net *net, struct net_packet *const *pkts, unsigned n);

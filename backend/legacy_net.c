@@ -251,6 +251,24 @@ int legacy_net_queue(struct legacy_net *net, const void *frame, uint32_t len)
 	return err;
 }
 
+unsigned legacy_net_waiting(const struct legacy_net *net)
+{
+	struct legacy_net *n = (struct legacy_net *)net; /* C11's loads take no const */
+	uint32_t tail = atomic_load_explicit(&n->tx_tail, memory_order_acquire);
+
+	return atomic_load_explicit(&n->tx_head, memory_order_relaxed) - tail;
+}
+
+const void *legacy_net_frame(const struct legacy_net *net, unsigned i, uint32_t *len)
+{
+	struct legacy_net *n = (struct legacy_net *)net;
+	uint32_t tail = atomic_load_explicit(&n->tx_tail, memory_order_acquire);
+	const struct tx_slot *slot = &net->tx_slots[(tail + i) % TX_SLOTS];
+
+	*len = slot->len;
+	return slot->frame;
+}
+
 void legacy_net_rx_resume(struct legacy_net *net)
 {
 	atomic_store_explicit(&net->rx_resumed, true, memory_order_release);

@@ -81,6 +81,7 @@ static void command_write(struct ne2000 *n, uint8_t v)
 		return;
 	if ((v & CR_TXP) && !txp) {
 		n->cr |= CR_TXP;
+		counter_add(&n->dev.counters.doorbells, 1);
 		ne2000_transmit(n);
 	}
 	if (was_stopped)
@@ -282,7 +283,7 @@ static void power_on(struct ne2000 *n)
 	n->tbcr = n->rsar = n->rbcr = 0;
 	memcpy(n->par, n->mac, sizeof(n->par));
 	memset(n->mar, 0, sizeof(n->mar));
-	n->resend = false;
+	n->nloaded = 0;
 	core_reset(n);
 }
 
@@ -310,9 +311,9 @@ static void ne2000_resume(struct device *d)
 	struct ne2000 *n = (struct ne2000 *)d;
 
 	pthread_mutex_lock(&d->lock);
-	if (n->resend)
-		ne2000_transmit(n);
-	n->resend = false;
+	for (unsigned i = 0; i < n->nloaded; i++)
+		(void)legacy_net_queue(n->net, n->loaded[i].frame, n->loaded[i].len);
+	n->nloaded = 0;
 	pthread_mutex_unlock(&d->lock);
 	legacy_net_resume(n->net);
 }
@@ -324,6 +325,48 @@ static void state_bytes(struct ne2000 *n, uint8_t *regs[13])
 		&n->rsr, &n->pstart, &n->pstop, &n->bnry, &n->curr, &n->tpsr};
 
 	memcpy(regs, all, sizeof(all));
+}
+
+/* What a full port did not take yet. */
+static void frames_save(struct ne2000 *n, struct state_writer *w)
+{
+	unsigned waiting = legacy_net_waiting(n->net);
+	uint32_t len;
+
+	waiting = waiting < NE_FIFO ? waiting : NE_FIFO;
+	/* loaded and not yet queued: a machine saved before it ever ran */
+	state_put_u8(w, (uint8_t)(n->nloaded ? n->nloaded : waiting));
+	for (unsigned i = 0; i < n->nloaded; i++) {
+		state_put_u16(w, (uint16_t)n->loaded[i].len);
+		state_put_bytes(w, n->loaded[i].frame, n->loaded[i].len);
+	}
+	for (unsigned i = 0; i < waiting && !n->nloaded; i++) {
+		const void *frame = legacy_net_frame(n->net, i, &len);
+
+		state_put_u16(w, (uint16_t)len);
+		state_put_bytes(w, frame, len);
+	}
+	state_put_u8(w, n->sending);
+}
+
+static void frames_load(struct ne2000 *n, struct state_reader *r)
+{
+	n->nloaded = state_get_u8(r);
+	if (n->nloaded > NE_FIFO)
+		r->error = r->error ? r->error : -EINVAL;
+	for (unsigned i = 0; i < n->nloaded && !r->error; i++) {
+		n->loaded[i].len = state_get_u16(r);
+		if (!n->loaded[i].len || n->loaded[i].len > NE_FRAME_MAX) {
+			r->error = -EINVAL;
+			break;
+		}
+		state_get_bytes(r, n->loaded[i].frame, n->loaded[i].len);
+	}
+	n->sending = state_get_u8(r);
+	if (r->error)
+		n->nloaded = 0;
+	/* it waits for them: without them nothing would end the wait */
+	n->sending = n->sending && n->nloaded;
 }
 
 static void ne2000_save(struct device *d, struct state_writer *w)
@@ -342,8 +385,7 @@ static void ne2000_save(struct device *d, struct state_writer *w)
 	state_put_bytes(w, n->par, sizeof(n->par));
 	state_put_bytes(w, n->mar, sizeof(n->mar));
 	state_put_bytes(w, n->ram, sizeof(n->ram));
-	/* a full port did not take the frame yet; packet memory has it still */
-	state_put_u8(w, n->sending);
+	frames_save(n, w);
 	state_section_end(w);
 	pci_device_save(&n->pci, w);
 }
@@ -373,11 +415,10 @@ static void ne2000_load(struct device *d, struct state_reader *r)
 	state_get_bytes(r, n->par, sizeof(n->par));
 	state_get_bytes(r, n->mar, sizeof(n->mar));
 	state_get_bytes(r, n->ram, sizeof(n->ram));
-	n->resend = state_get_u8(r);
+	frames_load(n, r);
 	state_section_leave(r);
 	prom_fill(n);
-	n->sending = false;
-	n->cr = (uint8_t)((n->cr & ~CR_TXP) | (n->resend ? CR_TXP : 0));
+	n->cr = (uint8_t)((n->cr & ~CR_TXP) | (n->sending ? CR_TXP : 0));
 	pci_device_load(&n->pci, r);
 	imr_write(n, n->imr);
 	legacy_net_rx_resume(n->net);

@@ -85,7 +85,6 @@ void ne2000_transmit(struct ne2000 *n)
 {
 	uint32_t at = (uint32_t)n->tpsr << 8, len = n->tbcr;
 
-	counter_add(&n->dev.counters.doorbells, 1);
 	if (at < NE_RAM_START || len < 1 || len > NE_FRAME_MAX || at + len > NE_RAM_END) {
 		counter_add(&n->dev.counters.malformed, 1);
 		transmit_done(n, false);
@@ -96,24 +95,27 @@ void ne2000_transmit(struct ne2000 *n)
 		transmit_done(n, true);
 		return;
 	}
+	n->sending = legacy_net_waiting(n->net) >= NE_FIFO;
+	if (n->sending)
+		return;
 	if (legacy_net_queue(n->net, n->ram + (at - NE_RAM_START), len)) {
 		counter_add(&n->dev.counters.dropped, 1);
 		transmit_done(n, false);
 		return;
 	}
-	n->sending = true;
 	counter_add(&n->dev.counters.requests, 1);
 	counter_add(&n->dev.counters.bytes, len);
+	transmit_done(n, true);
 }
 
-/* I/O thread. */
+/* I/O thread: what was queued has left. */
 void ne2000_sent(void *ctx)
 {
 	struct ne2000 *n = ctx;
 
 	pthread_mutex_lock(&n->dev.lock);
 	if (n->sending)
-		transmit_done(n, true);
+		ne2000_transmit(n);
 	pthread_mutex_unlock(&n->dev.lock);
 }
 

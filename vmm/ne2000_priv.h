@@ -7,7 +7,7 @@
  *
  * Threads: registers under the device's lock on vCPU threads; frames come and go on the I/O thread,
  * which takes the same lock. A frame to be sent is copied out of packet memory when the guest says
- * so.
+ * so, and is then sent as far as the guest can see; only when too many wait for the port it waits.
  *
  * What is posted (see ne2000_posted): the registers and the port of remote DMA and of the frame to
  * be sent, whose writes only matter once the command register is written or something is read. Not
@@ -29,6 +29,7 @@
 #define NE_FRAME_MIN 60u
 #define NE_FRAME_MAX 1518u /* with a VLAN tag */
 #define NE_HEADER    4u
+#define NE_FIFO      8u /* frames that are sent for the guest and not yet for the port */
 #define NE_DATA_PORT 0x10u
 #define NE_RESET     0x18u
 
@@ -73,8 +74,13 @@ struct ne2000 {
 	uint8_t pstart, pstop, bnry, curr, tpsr;
 	uint16_t tbcr, rsar, rbcr;
 	uint8_t par[6], mar[8];
-	bool sending;
-	bool resend; /* loaded while sending: the frame is handed over again */
+	bool sending; /* TXP waits: as many frames as the card holds wait for the port */
+	/* Frames that waited for the port when the state was saved: to be queued again. */
+	unsigned nloaded;
+	struct {
+		uint32_t len;
+		uint8_t frame[NE_FRAME_MAX];
+	} loaded[NE_FIFO];
 };
 
 /* Drives INTx from the interrupt status. Everything below under the device's lock. */
