@@ -36,7 +36,8 @@ bool port_rx_due(struct port_rx *rx)
 {
 	if (!net_port_rx_ready(rx->port, rx->queue)) {
 		rx->exact = true; /* one that cannot tell would have said yes */
-		return false;
+		/* its descriptor stays readable until it is asked once more */
+		return rx->fd >= 0 && rx->maybe;
 	}
 	return rx->maybe || io_thread_now_ns(rx->io) >= rx->next_try_ns;
 }

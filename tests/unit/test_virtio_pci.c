@@ -354,8 +354,11 @@ static void reset_in_flight(void)
 				rig_blk_add(r, 0, RIG_BLK_IN, i * 32, 16384, i);
 			rig_kick(r, 0);
 			rig_status_set(r, 0);
-			/* until it is done nothing else can be changed */
+			/* until it is done nothing else can be changed; once it is, this is a new
+			 * beginning */
 			rig_status_set(r, 1);
+			CU_ASSERT(RIG_WAIT(rig_status(r) <= 1));
+			rig_status_set(r, 0);
 			CU_ASSERT(RIG_WAIT(rig_status(r) == 0));
 			CU_ASSERT(rig_negotiate(r, rig_offered(r) & RIG_RING_FEATURES));
 			r->heap = RIG_HEAP;
