@@ -152,7 +152,7 @@ static inline void fuzz_queues_init(struct fuzz_rig *r, unsigned choice, unsigne
 static inline void fuzz_request(
 	struct fuzz_rig *r, struct fuzz_queue *q, struct fuzz_input *in, unsigned head)
 {
-	struct ring_sg sg[FUZZ_SEGS];
+	struct ring_sg sg[FUZZ_SEGS] = {0};
 	uint8_t shape = fuzz_u8(in);
 	unsigned nout = shape & 7, nin = shape >> 3 & 7, n = nout + nin;
 

@@ -301,7 +301,7 @@ static int forbidden_body(void *arg)
 	struct blk_options opts = {.path = path, .fd = -1, .engine = BLK_ENGINE_URING};
 	struct blk_image *image;
 	char why[BLK_WHY_MAX] = "";
-	struct blk_info info;
+	struct blk_info info = {0};
 	int engine;
 
 	if (forbid((int[]){SYS_io_uring_setup}, 1, EPERM) < 0)

@@ -511,6 +511,8 @@ static void test_hostile_state(void)
 	machine_destroy(first);
 	bytes = malloc(w.len);
 	CU_ASSERT_PTR_NOT_NULL_FATAL(bytes);
+	if (!bytes)
+		return;
 	section = memmem(w.data, w.len, "\003ide", 4);
 	CU_ASSERT_PTR_NOT_NULL_FATAL(section);
 	start = section - w.data;

@@ -136,7 +136,7 @@ static void interface_up(const char *name, bool up)
 	struct ifreq ifr = {0};
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
 
-	strcpy(ifr.ifr_name, name);
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
 	CHECK(!ioctl(fd, SIOCGIFFLAGS, &ifr));
 	ifr.ifr_flags = (short)(up ? ifr.ifr_flags | IFF_UP : ifr.ifr_flags & ~IFF_UP);
 	CHECK(!ioctl(fd, SIOCSIFFLAGS, &ifr));

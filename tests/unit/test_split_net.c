@@ -60,7 +60,7 @@ static void test_gso(void)
 			.gso_size = 1448,
 			.csum_start = 34,
 			.csum_offset = 16};
-		struct ring_done done[64];
+		struct ring_done done[64] = {0};
 		struct card c;
 		uint8_t *f;
 
@@ -163,7 +163,7 @@ static void test_sink(void)
 
 static void test_source(void)
 {
-	struct ring_done done[32];
+	struct ring_done done[32] = {0};
 	struct card c;
 	uint64_t next = 0, seq;
 
@@ -244,7 +244,7 @@ static uint64_t dropped(struct card *c)
 
 static void tx_one(struct card *c, const struct net_vnet_hdr *h, uint32_t len)
 {
-	struct ring_done done;
+	struct ring_done done = {0};
 
 	CU_ASSERT_FATAL(card_tx_queue(c, 0, 0, h, len));
 	rig_kick(&c->r, TXQ(0));

@@ -148,7 +148,7 @@ static inline void card_rx_fill(struct card *c, unsigned p, unsigned n)
 
 static inline int card_tx_free(struct card *c, unsigned p)
 {
-	struct ring_done done[TX_SLOTS];
+	struct ring_done done[TX_SLOTS] = {0};
 	int n = ring_driver_collect(&c->r.q[TXQ(p)].drv, done, TX_SLOTS);
 
 	CU_ASSERT_FATAL(n >= 0);
@@ -245,7 +245,7 @@ static inline void card_frame_check(struct card *c, unsigned p)
 /* Waits for buffers, checks frames, gives the buffers again. */
 static inline void card_rx_some(struct card *c, unsigned p)
 {
-	struct ring_done done[32];
+	struct ring_done done[32] = {0};
 	unsigned n = rig_wait(&c->r, RXQ(p), done, 32);
 
 	CU_ASSERT_FATAL(n > 0);

@@ -231,7 +231,7 @@ static void test_reset(void)
 static void test_dirty(void)
 {
 	for (unsigned layout = 0; layout < 2; layout++) {
-		struct ring_done done[8];
+		struct ring_done done[8] = {0};
 		struct net_port *b;
 		struct card c;
 		uint64_t first;
