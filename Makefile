@@ -104,5 +104,5 @@ help:
 	@echo
 	@sed -n 's/^## /  /p' Makefile tests/tests.mk perf/perf.mk
 
--include $(shell test -d build && find build -name '*.d' 2>/dev/null)
+-include $(shell test -d build && find build -path build/lab -prune -o -type f -name '*.d' -print 2>/dev/null)
 .PHONY: build demo deps install clean help
