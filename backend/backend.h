@@ -232,6 +232,7 @@ enum {
 #define VIRTIO_BIT(n) (1ull << (n))
 
 enum { VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2 };
+enum { VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4, VIRTIO_ID_BALLOON = 5 };
 
 /* How a device tells its driver something. Called on the I/O thread; must not block. */
 struct split_signal {
@@ -399,6 +400,94 @@ struct split_net_options {
 int split_net_create(struct split_device **out, struct io_thread *io, const struct ring_mem *mem,
 	const struct split_signal *signal, const struct split_net_options *opts,
 	char why[BACKEND_WHY_MAX]);
+
+/* What every kind below shares: queues and ring. Zeroes are the defaults. */
+struct split_ring_options {
+	uint32_t queue_size; /* a power of two, 2 .. 1024; 0: the kind's default */
+	enum split_ring_choice ring;
+	bool no_indirect, no_event_idx;
+	bool in_order;
+};
+
+struct split_console_options {
+	struct split_ring_options ring; /* default queue size 128 */
+	/*
+	 * Where the guest's output goes: a descriptor (-1: nowhere), which stays the caller's. One
+	 * that can block must be non-blocking: the device waits for room without the thread.
+	 */
+	int out_fd;
+	/* Instead of out_fd. Bytes taken; fewer than n: full, and no more is offered before
+	 * split_console_resume(). On the I/O thread; must not block. */
+	size_t (*output)(void *ctx, const uint8_t *bytes, size_t n);
+	void *ctx;
+	/* Read when readable, while there is room; -1: input by split_console_input(). */
+	int in_fd;
+	uint16_t cols, rows; /* 0: not known, the size is not offered */
+};
+
+/* virtio-console (5.3): one port; receiveq 0, transmitq 1. mem and signal must outlive it. */
+int split_console_create(struct split_device **out, struct io_thread *io,
+	const struct ring_mem *mem, const struct split_signal *signal,
+	const struct split_console_options *opts, char why[BACKEND_WHY_MAX]);
+/* Bytes for the guest; how many were taken (the rest later). Queued until the guest has buffers, up
+ * to 4 KiB. Any thread, never blocks. */
+size_t split_console_input(struct split_device *d, const uint8_t *bytes, size_t n);
+/* output() may take more. Any thread. */
+void split_console_resume(struct split_device *d);
+/* The terminal's size changed: configuration change interrupt. Nothing without a size at creation.
+ * Any thread. */
+void split_console_size_set(struct split_device *d, uint16_t cols, uint16_t rows);
+
+struct split_rng_options {
+	struct split_ring_options ring; /* default queue size 64 */
+	uint64_t rate_bytes_per_s;      /* 0: as fast as the host's getrandom() */
+};
+
+/* virtio-rng (5.4). Nothing that was or will be given to a guest is in a saved state. */
+int split_rng_create(struct split_device **out, struct io_thread *io, const struct ring_mem *mem,
+	const struct split_signal *signal, const struct split_rng_options *opts,
+	char why[BACKEND_WHY_MAX]);
+
+#define SPLIT_BALLOON_PAGE 4096u
+
+struct split_balloon_options {
+	struct split_ring_options ring; /* default queue size 128 */
+	uint32_t pages;                 /* target at start, in pages of 4 KiB */
+	uint32_t pages_max;             /* the guest's memory: targets are cut to it */
+	/* The host gives memory back in pages of this size (a power of two from 4096 on; 0: 4096).
+	 */
+	uint32_t host_page_bytes;
+	bool no_deflate_on_oom; /* the guest may not take pages back when it runs out of memory */
+	bool no_reporting;      /* no free page reporting */
+	bool no_stats;
+};
+
+/*
+ * virtio-balloon (5.5): memory the guest gives up goes back to the host: regions of mem that are
+ * shared mappings of a file (a memfd) get holes punched, private ones are dropped. Not for memory
+ * that is pinned (registered with an io_uring, say): the pin would keep the old pages.
+ */
+int split_balloon_create(struct split_device **out, struct io_thread *io,
+	const struct ring_mem *mem, const struct split_signal *signal,
+	const struct split_balloon_options *opts, char why[BACKEND_WHY_MAX]);
+
+/* A new target in pages of 4 KiB; the guest gets there as it can. Any thread, never blocks. */
+void split_balloon_target_set(struct split_device *d, uint32_t pages);
+
+/* Tags of 5.5.6.3. A value the guest did not tell is UINT64_MAX. */
+#define SPLIT_BALLOON_STATS 10u
+
+struct split_balloon_info {
+	uint32_t target_pages;
+	uint32_t actual_pages;  /* as the guest says */
+	uint64_t released;      /* bytes given back to the host so far: balloon and reporting */
+	uint64_t reported;      /* of these, reported as free */
+	uint64_t stats_updates; /* how often the guest has sent statistics */
+	uint64_t stats[SPLIT_BALLOON_STATS];
+};
+
+/* The state of things, and a request for fresh statistics, which a later call shows. Any thread. */
+void split_balloon_info_get(struct split_device *d, struct split_balloon_info *out);
 
 /* ------------------------------------------------------------------ legacy devices' way to the
  * same storage */

@@ -147,6 +147,10 @@ unsigned split_popped(struct split_device *d, int n);
 uint64_t split_features_common(
 	enum split_ring_choice ring, bool no_indirect, bool no_event_idx, bool in_order);
 
+/* Sets what split_ring_options say; -EINVAL for a queue size that cannot be. */
+int split_ring_options_apply(struct split_device *d, const struct split_ring_options *o,
+	uint32_t queue_size, char why[BACKEND_WHY_MAX]);
+
 static inline bool split_has(const struct split_device *d, unsigned bit)
 {
 	return d->driver_features & VIRTIO_BIT(bit);

@@ -28,6 +28,20 @@ uint64_t split_features_common(
 	return f;
 }
 
+int split_ring_options_apply(struct split_device *d, const struct split_ring_options *o,
+	uint32_t queue_size, char why[BACKEND_WHY_MAX])
+{
+	uint32_t size = o->queue_size ? o->queue_size : queue_size;
+
+	if (size < 2 || size > 1024 || (size & (size - 1))) {
+		backend_why(why, "queue-size=%u: a power of two from 2 to 1024 is possible", size);
+		return -EINVAL;
+	}
+	d->queue_size_max = size;
+	d->features |= split_features_common(o->ring, o->no_indirect, o->no_event_idx, o->in_order);
+	return 0;
+}
+
 /* ------------------------------------------------------------------ for kinds */
 
 void split_queue_push(struct split_queue *q, const struct ring_used *used, uint32_t n)

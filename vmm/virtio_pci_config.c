@@ -379,7 +379,9 @@ int virtio_pci_capabilities_add(struct virtio_pci *vp)
 	at = capability_add(vp, CAP_ISR_CFG, 16, VP_ISR, 4);
 	if (at < 0)
 		return at;
-	at = capability_add(vp, CAP_DEVICE_CFG, 16, VP_DEVICE, (config_size + 3) & ~3u);
+	/* a device without configuration has no such capability: drivers refuse an empty one */
+	if (config_size)
+		at = capability_add(vp, CAP_DEVICE_CFG, 16, VP_DEVICE, (config_size + 3) & ~3u);
 	if (at < 0)
 		return at;
 	at = capability_add(vp, CAP_NOTIFY_CFG, 20, VP_NOTIFY, VP_NOTIFY_STEP * vp->nqueues);
