@@ -36,6 +36,7 @@ struct blk_options {
 	enum blk_engine engine;
 	bool sqpoll; /* io_uring: a kernel thread picks submissions up (private ring only) */
 	bool registered_memory; /* io_uring: register guest memory; falls back when refused */
+	const char *fault;      /* faults on purpose, see blk_fault_check(); NULL: none */
 };
 
 /* What was found and chosen, for tables, reports and the guest's geometry. */
@@ -69,6 +70,43 @@ int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BL
 void blk_close(struct blk_image *image);
 
 void blk_info_get(const struct blk_image *image, struct blk_info *out);
+
+/*
+ * Faults on purpose, for testing guests. A specification is a list of items with colons between.
+ *
+ * "cache": a volatile write cache. What was written, discarded or zeroed and not flushed is in
+ * memory only, but for a random part that is written back early, in random order; so SIGKILL is
+ * pulling the plug. blk_sync() and blk_close() write everything back. With it "size=BYTES" (4M),
+ * "seed=N" (0), and "torn=512|4096" (512), the unit that is written whole or not at all.
+ *
+ * "lose-flush": such a cache, whose flushes succeed and do nothing: a test must notice.
+ *
+ * "eio=OFFSET+LENGTH": what touches the range fails with -EIO; up to 8 times.
+ *
+ * "eio-every=N": every Nth request does (flushes never, and they are not counted).
+ *
+ * "enospc-after=N": when N bytes were written or zeroed, any more of it fails with -ENOSPC.
+ *
+ * "delay-us=N": every answer comes so much later.
+ *
+ * A number may be hexadecimal and end in K, M or G; key:value is the same as key=value. An error
+ * while writing back stays with the data: the next flush reports it. 0, or -EINVAL and `why`.
+ */
+int blk_fault_check(const char *text, char why[BLK_WHY_MAX]);
+
+struct blk_fault_counters {
+	uint64_t requests;
+	uint64_t errors;       /* made on purpose */
+	uint64_t cached;       /* sectors that went into the cache */
+	uint64_t hits;         /* sectors read from it */
+	uint64_t written;      /* sectors that went to the file */
+	uint64_t early;        /* of these, before a flush asked */
+	uint64_t full;         /* times that the cache had no room */
+	uint64_t lost_flushes; /* that did nothing */
+};
+
+/* All 0 without faults. Any thread. */
+void blk_fault_counters_get(const struct blk_image *image, struct blk_fault_counters *out);
 
 /* Data and metadata to stable storage, synchronously (for shutdown). Blocks. */
 int blk_sync(struct blk_image *image);

@@ -43,7 +43,8 @@ struct blk_image {
 	bool engine_auto;
 	bool sqpoll;
 	bool registered_memory;
-	struct blk_info info; /* note and engine are guarded by lock, the rest does not change */
+	struct blk_fault *fault; /* NULL: none */
+	struct blk_info info;    /* note and engine are guarded by lock, the rest does not change */
 	pthread_mutex_t lock;
 	char name[160]; /* for messages: the path, or "fd N" */
 };
@@ -122,6 +123,7 @@ struct blk_engine_ops {
 	void (*nudge)(struct blk_channel *ch);
 	int (*fd)(const struct blk_channel *ch);
 	int (*register_memory)(struct blk_channel *ch, const struct iovec *regions, unsigned n);
+	bool any_buffer; /* copies or passes on: needs no aligned copies */
 };
 
 struct blk_channel {
@@ -142,6 +144,7 @@ struct blk_channel {
 };
 
 extern const struct blk_engine_ops blk_engine_uring, blk_engine_aio, blk_engine_threads;
+extern const struct blk_engine_ops blk_engine_fault;
 
 /* A counter with one writer, read by others. */
 static inline void blk_count(_Atomic uint64_t *counter, uint64_t n)
@@ -230,6 +233,17 @@ void blk_bounce_free(struct blk_channel *ch);
 
 /* channel.c: what blk_poll() does after reaping; the number of done() calls. */
 unsigned blk_channel_go_on(struct blk_channel *ch);
+/* A channel with defaults that leaves the image's fault layer out: the one that layer uses. */
+int blk_channel_open_below(
+	struct blk_channel **out, struct blk_image *image, char why[BLK_WHY_MAX]);
+
+/* fault.c */
+struct blk_fault;
+int blk_fault_open(struct blk_image *image, const char *text, char *why);
+/* Writes back what is cached. Every channel is closed. */
+void blk_fault_close(struct blk_fault *fault);
+/* What is cached to the file, then a flush. Any thread; blocks. */
+int blk_fault_sync(struct blk_fault *fault);
 
 /* pool.c */
 int blk_pool_open(struct blk_pool *pool);

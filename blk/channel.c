@@ -21,11 +21,15 @@ static const struct blk_engine_ops *const channel_engines[] = {
 };
 
 static int channel_open_engine(
-	struct blk_channel *ch, const struct blk_channel_options *opts, char *why)
+	struct blk_channel *ch, const struct blk_channel_options *opts, bool below, char *why)
 {
 	enum blk_engine engine = blk_image_engine(ch->image);
 	int rc;
 
+	if (ch->image->fault && !below) {
+		ch->ops = &blk_engine_fault;
+		return ch->ops->open(ch, opts, why);
+	}
 	ch->ops = channel_engines[engine];
 	rc = ch->ops->open(ch, opts, why);
 	/* A limit was reached since the image was opened; threads ask for the least. */
@@ -39,8 +43,8 @@ static int channel_open_engine(
 	return rc;
 }
 
-int blk_channel_open(struct blk_channel **out, struct blk_image *image,
-	const struct blk_channel_options *opts, char why[BLK_WHY_MAX])
+static int channel_open(struct blk_channel **out, struct blk_image *image,
+	const struct blk_channel_options *opts, bool below, char *why)
 {
 	static const struct blk_channel_options defaults;
 	struct blk_channel *ch = calloc(1, sizeof(*ch));
@@ -61,13 +65,24 @@ int blk_channel_open(struct blk_channel **out, struct blk_image *image,
 	if (!image->info.direct)
 		ch->batch = UINT32_MAX;
 	ch->pool.event_fd = -1;
-	rc = channel_open_engine(ch, opts, why);
+	rc = channel_open_engine(ch, opts, below, why);
 	if (rc) {
 		free(ch);
 		return rc;
 	}
 	*out = ch;
 	return 0;
+}
+
+int blk_channel_open(struct blk_channel **out, struct blk_image *image,
+	const struct blk_channel_options *opts, char why[BLK_WHY_MAX])
+{
+	return channel_open(out, image, opts, false, why);
+}
+
+int blk_channel_open_below(struct blk_channel **out, struct blk_image *image, char why[BLK_WHY_MAX])
+{
+	return channel_open(out, image, NULL, true, why);
 }
 
 static void channel_wait(struct blk_channel *ch)

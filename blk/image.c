@@ -238,7 +238,10 @@ static int image_prepare(struct blk_image *image, const struct blk_options *opts
 	rc = image_claim(image, why);
 	if (rc)
 		return rc;
-	rc = blk_probe_direct(image, opts->direct, why);
+	/* With faults the page cache is the disk: it outlives the process. */
+	rc = blk_probe_direct(image,
+		opts->fault && opts->direct == BLK_DIRECT_AUTO ? BLK_DIRECT_OFF : opts->direct,
+		why);
 	if (rc)
 		return rc;
 	blk_probe_ranges(image);
@@ -268,6 +271,8 @@ int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BL
 	if (!opts->path)
 		flags = fcntl(opts->fd, F_GETFL);
 	rc = image_prepare(image, opts, why);
+	if (!rc && opts->fault)
+		rc = blk_fault_open(image, opts->fault, why);
 	if (!rc) {
 		*out = image;
 		return 0;
@@ -287,6 +292,7 @@ void blk_close(struct blk_image *image)
 {
 	if (!image)
 		return;
+	blk_fault_close(image->fault);
 	if (image->fd_buffered >= 0)
 		close(image->fd_buffered);
 	if (image->fd >= 0)
@@ -306,8 +312,10 @@ void blk_info_get(const struct blk_image *image, struct blk_info *out)
 
 int blk_sync(struct blk_image *image)
 {
-	int rc;
+	int rc = image->fault ? blk_fault_sync(image->fault) : 0;
 
+	if (rc)
+		return rc;
 	do
 		rc = fsync(image->fd);
 	while (rc < 0 && errno == EINTR);

@@ -195,7 +195,8 @@ static bool request_needs_bounce(const struct blk_request *req)
 	const struct blk_image *image = req->channel->image;
 	uintptr_t base_mask = image->mem_align - 1, length_mask = image->info.block_size - 1;
 
-	if (req->stage != BLK_STAGE_DATA || !request_is_direct(req))
+	if (req->stage != BLK_STAGE_DATA || !request_is_direct(req) ||
+		req->channel->ops->any_buffer)
 		return false;
 	for (uint32_t i = 0; i < req->niov; i++)
 		if ((uintptr_t)req->iov[i].iov_base & base_mask ||

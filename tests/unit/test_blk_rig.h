@@ -35,6 +35,7 @@ struct rig_config {
 	uint32_t depth;
 	struct io_uring *ring;
 	void (*pump)(struct rig *r, bool wait);
+	const char *fault;
 };
 
 __attribute__((unused)) static const enum blk_engine rig_engines[] = {
@@ -70,7 +71,8 @@ static inline int rig_open_path(
 		.direct = config->direct,
 		.engine = config->engine,
 		.sqpoll = config->sqpoll,
-		.registered_memory = config->registered_memory};
+		.registered_memory = config->registered_memory,
+		.fault = config->fault};
 	struct blk_channel_options ch_opts = {.ring = config->ring, .depth = config->depth};
 	int rc;
 
