@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Loading a kernel: an ELF image with a PVH note (Xen's "x86/HVM direct boot ABI"), and the start
- * information that goes with it. The image is as hostile as guest memory.
+ * Loading a kernel, whose kind its first bytes tell: an ELF image with a PVH note (Xen's "x86/HVM
+ * direct boot ABI") here, a bzImage in boot_linux.c; and what goes with it: the initrd, the memory
+ * map, the ACPI tables and the start information. All files are as hostile as guest memory.
  */
 #include <elf.h>
 #include <errno.h>
@@ -9,22 +10,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/machine_priv.h"
 
-#define ELF_PHDRS_MAX       128u
-#define PVH_NOTE_ENTRY      18u /* XEN_ELFNOTE_PHYS32_ENTRY */
-#define PVH_MAGIC           0x336ec578u
-#define PVH_START_INFO      0x6000u
-#define PVH_MEMORY_MAP      0x6100u
-#define PVH_CMDLINE         0x7000u
-#define PVH_CMDLINE_MAX     0x8000u /* with the zero byte */
-#define PVH_LOWEST_FREE     0x10000u
-#define PVH_MEMORY_RAM      1u
-#define PVH_MEMORY_RESERVED 2u
-#define BOOT_KERNEL_MAX     (1ull << 30)
+#define ELF_PHDRS_MAX   128u
+#define PVH_NOTE_ENTRY  18u /* XEN_ELFNOTE_PHYS32_ENTRY */
+#define PVH_MAGIC       0x336ec578u
+#define PVH_START_INFO  0x6000u
+#define PVH_MEMORY_MAP  0x6100u
+#define PVH_CMDLINE     0x7000u
+#define PVH_CMDLINE_MAX 0x8000u /* with the zero byte */
+#define PVH_LOWEST_FREE 0x10000u
+#define PVH_MODULES     0x6200u
+#define BOOT_KERNEL_MAX (1ull << 30)
+#define BOOT_INITRD_MAX (2ull << 30)
+#define BOOT_ACPI_MAX   0x4000u
 
 struct pvh_start_info {
 	uint32_t magic;
@@ -42,8 +45,15 @@ struct pvh_start_info {
 struct pvh_memory_entry {
 	uint64_t addr;
 	uint64_t size;
-	uint32_t type;
+	uint32_t type; /* as in e820 */
 	uint32_t reserved;
+};
+
+struct pvh_module {
+	uint64_t addr;
+	uint64_t size;
+	uint64_t cmdline_paddr;
+	uint64_t reserved;
 };
 
 /* ------------------------------------------------------------------ ELF */
@@ -206,9 +216,9 @@ int elf_load(const struct ring_mem *mem, const void *image, size_t size, struct 
 	return 0;
 }
 
-/* ------------------------------------------------------------------ the kernel file */
+/* ------------------------------------------------------------------ the files */
 
-/* "--kernel PATH: reason", with what elf_load() or boot_read() wrote after the prefix. */
+/* "--kernel PATH: reason", with what a loader or boot_read() wrote after the prefix. */
 static int boot_why(struct machine *m, int error, char why[VMM_WHY_MAX])
 {
 	char reason[VMM_WHY_MAX];
@@ -217,31 +227,76 @@ static int boot_why(struct machine *m, int error, char why[VMM_WHY_MAX])
 	return why_set(why, error, "--kernel %.100s: %.140s", m->kernel_path, reason);
 }
 
+/* The descriptor, or -errno. */
+static int boot_file_open(const char *option, const char *path, uint64_t max, const char *wanted,
+	char why[VMM_WHY_MAX])
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	int rc;
+
+	if (fd < 0) {
+		rc = -errno;
+		return why_set(why, rc, "%s %.150s: %s", option, path, strerror(-rc));
+	}
+	if (fstat(fd, &st)) {
+		rc = -errno;
+		why_set(why, rc, "%s %.150s: %s", option, path, strerror(-rc));
+	} else if (!S_ISREG(st.st_mode)) {
+		rc = why_set(why, -EINVAL, "%s %.150s: not a regular file; %s would do", option,
+			path, wanted);
+	} else if (!st.st_size || (uint64_t)st.st_size > max) {
+		rc = why_set(why, -EINVAL, "%s %.150s: %s; %s would do", option, path,
+			st.st_size ? "too large" : "empty", wanted);
+	} else {
+		return fd;
+	}
+	close(fd);
+	return rc;
+}
+
 int boot_open(struct machine *m, char why[VMM_WHY_MAX])
 {
 	size_t len = strlen(m->cmdline);
-	struct stat st;
-	int error;
+	int fd;
 
 	if (len >= PVH_CMDLINE_MAX)
 		return why_set(why, -EINVAL, "--cmdline: %zu bytes; at most %u are accepted", len,
 			PVH_CMDLINE_MAX - 1);
+	if (m->initrd_path && !m->kernel_path)
+		return why_set(why, -EINVAL,
+			"--initrd %.150s: there is no kernel to take it; give --kernel FILE",
+			m->initrd_path);
 	if (!m->kernel_path)
 		return 0;
-	m->kernel_fd = open(m->kernel_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (m->kernel_fd < 0) {
-		error = -errno;
-		return why_set(why, error, "--kernel %.150s: %s", m->kernel_path, strerror(-error));
+	fd = boot_file_open(
+		"--kernel", m->kernel_path, BOOT_KERNEL_MAX, "a bzImage or an ELF image", why);
+	if (fd < 0)
+		return fd;
+	m->kernel_fd = fd;
+	if (!m->initrd_path)
+		return 0;
+	fd = boot_file_open("--initrd", m->initrd_path, BOOT_INITRD_MAX, "a cpio archive", why);
+	if (fd < 0)
+		return fd;
+	m->initrd_fd = fd;
+	return 0;
+}
+
+/* Reads size bytes; a file cut short meanwhile is -EIO. */
+static int boot_pread(int fd, uint8_t *to, uint64_t size)
+{
+	uint64_t at = 0;
+	ssize_t n;
+
+	while (at < size) {
+		n = pread(fd, to + at, size - at, at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		at += n;
 	}
-	if (fstat(m->kernel_fd, &st))
-		return why_set(why, -errno, "--kernel %.150s: %s", m->kernel_path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return why_set(why, -EINVAL,
-			"--kernel %.150s: not a regular file; an ELF image would do",
-			m->kernel_path);
-	if (!st.st_size || (uint64_t)st.st_size > BOOT_KERNEL_MAX)
-		return why_set(why, -EINVAL, "--kernel %.150s: %s; an ELF image would do",
-			m->kernel_path, st.st_size ? "larger than 1 GiB" : "empty");
 	return 0;
 }
 
@@ -249,9 +304,7 @@ int boot_open(struct machine *m, char why[VMM_WHY_MAX])
 static void *boot_read(struct machine *m, size_t *size, char why[VMM_WHY_MAX], int *error)
 {
 	struct stat st;
-	size_t at = 0;
 	uint8_t *image;
-	ssize_t n;
 
 	*error = -EIO;
 	if (fstat(m->kernel_fd, &st) || st.st_size <= 0 || (uint64_t)st.st_size > BOOT_KERNEL_MAX) {
@@ -265,67 +318,121 @@ static void *boot_read(struct machine *m, size_t *size, char why[VMM_WHY_MAX], i
 		why_set(why, 0, "no memory to read it");
 		return NULL;
 	}
-	while (at < *size) {
-		n = pread(m->kernel_fd, image + at, *size - at, at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			*error = n ? -errno : -EIO;
-			why_set(why, 0, "cannot be read: %s", n ? strerror(errno) : "cut short");
-			munmap(image, *size);
-			return NULL;
-		}
-		at += n;
+	*error = boot_pread(m->kernel_fd, image, *size);
+	if (*error) {
+		why_set(why, 0, "cannot be read: %s", strerror(-*error));
+		munmap(image, *size);
+		return NULL;
 	}
-	*error = 0;
 	return image;
 }
 
-/* ------------------------------------------------------------------ start information */
-
-static int boot_info_write(struct machine *m)
+/* The initrd goes as high as it may, out of the way of a kernel that unpacks itself. */
+static int boot_initrd_load(
+	struct machine *m, uint64_t kernel_end, uint64_t limit, char why[VMM_WHY_MAX])
 {
-	struct pvh_memory_entry map[4];
+	uint64_t top = MIN(limit, m->mem.regions[0].size) & ~(MACHINE_PAGE - 1);
+	struct stat st;
+	uint8_t *host;
+	uint64_t size;
+	int rc;
+
+	m->initrd_addr = m->initrd_size = 0;
+	if (m->initrd_fd < 0)
+		return 0;
+	if (fstat(m->initrd_fd, &st) || st.st_size <= 0 || (uint64_t)st.st_size > BOOT_INITRD_MAX)
+		return why_set(
+			why, -EIO, "--initrd %.150s: cannot be read any more", m->initrd_path);
+	size = st.st_size;
+	if (size > top || ((top - size) & ~(MACHINE_PAGE - 1)) < kernel_end)
+		return why_set(why, -EINVAL,
+			"--initrd %.100s: %llu KiB find no room between the kernel and %llu MiB; "
+			"--memory takes more",
+			m->initrd_path, (unsigned long long)(size >> 10),
+			(unsigned long long)(top >> 20));
+	m->initrd_addr = (top - size) & ~(MACHINE_PAGE - 1);
+	m->initrd_size = size;
+	host = ring_mem_translate(&m->mem, m->initrd_addr, size, RING_WRITE);
+	if (!host)
+		return why_set(why, -EINVAL, "--initrd %.150s: no room", m->initrd_path);
+	rc = boot_pread(m->initrd_fd, host, size);
+	ring_mem_dirty(&m->mem, host, size);
+	return rc ? why_set(why, rc, "--initrd %.100s: cannot be read: %s", m->initrd_path,
+			    strerror(-rc))
+		  : 0;
+}
+
+/* ------------------------------------------------------------------ what a kernel is told */
+
+unsigned boot_memory_map(const struct ring_mem *mem, struct boot_range map[BOOT_RANGES_MAX])
+{
+	unsigned n = 0;
+
+	map[n++] = (struct boot_range){0, 0xA0000, BOOT_RAM};
+	map[n++] = (struct boot_range){0xA0000, 0x60000, BOOT_RESERVED};
+	map[n++] = (struct boot_range){0x100000, mem->regions[0].size - 0x100000, BOOT_RAM};
+	/* KVM's own pages for real mode, and the place of the reset vector */
+	map[n++] = (struct boot_range){0xFFFBC000, 0x44000, BOOT_RESERVED};
+	if (mem->nregions > 1)
+		map[n++] = (struct boot_range){mem->regions[1].gpa, mem->regions[1].size, BOOT_RAM};
+	return n;
+}
+
+static int boot_acpi_write(struct machine *m)
+{
+	struct acpi_config cfg = {.cpus = m->cfg.cpus};
+	uint8_t *tables = malloc(BOOT_ACPI_MAX);
+	size_t len;
+	int rc;
+
+	if (!tables)
+		return -ENOMEM;
+	len = acpi_tables_build(tables, BOOT_ACPI_MAX, BOOT_ACPI, &cfg);
+	rc = len ? ring_mem_write(&m->mem, BOOT_ACPI, tables, len) : -ENOSPC;
+	free(tables);
+	return rc;
+}
+
+static int boot_pvh_write(struct machine *m)
+{
+	struct boot_range ranges[BOOT_RANGES_MAX];
+	struct pvh_memory_entry map[BOOT_RANGES_MAX];
 	struct pvh_start_info info = {
 		.magic = PVH_MAGIC,
 		.version = 1,
 		.cmdline_paddr = PVH_CMDLINE,
+		.rsdp_paddr = BOOT_ACPI,
 		.memmap_paddr = PVH_MEMORY_MAP,
 	};
+	struct pvh_module module = {.addr = m->initrd_addr, .size = m->initrd_size};
 	const struct ring_mem *mem = &m->mem;
-	unsigned n = 0;
-	int rc;
+	int rc = 0;
 
-	map[n++] = (struct pvh_memory_entry){0, 0xA0000, PVH_MEMORY_RAM, 0};
-	map[n++] = (struct pvh_memory_entry){0xA0000, 0x60000, PVH_MEMORY_RESERVED, 0};
-	map[n++] = (struct pvh_memory_entry){
-		0x100000, mem->regions[0].size - 0x100000, PVH_MEMORY_RAM, 0};
-	if (mem->nregions > 1)
-		map[n++] = (struct pvh_memory_entry){
-			mem->regions[1].gpa, mem->regions[1].size, PVH_MEMORY_RAM, 0};
-	info.memmap_entries = n;
-	rc = ring_mem_write(mem, PVH_START_INFO, &info, sizeof(info));
+	info.memmap_entries = boot_memory_map(mem, ranges);
+	for (unsigned i = 0; i < info.memmap_entries; i++)
+		map[i] = (struct pvh_memory_entry){
+			ranges[i].addr, ranges[i].size, ranges[i].type, 0};
+	if (m->initrd_size) {
+		info.nr_modules = 1;
+		info.modlist_paddr = PVH_MODULES;
+		rc = ring_mem_write(mem, PVH_MODULES, &module, sizeof(module));
+	}
 	if (!rc)
-		rc = ring_mem_write(mem, PVH_MEMORY_MAP, map, n * sizeof(map[0]));
+		rc = ring_mem_write(mem, PVH_START_INFO, &info, sizeof(info));
+	if (!rc)
+		rc = ring_mem_write(mem, PVH_MEMORY_MAP, map, info.memmap_entries * sizeof(map[0]));
 	if (!rc)
 		rc = ring_mem_write(mem, PVH_CMDLINE, m->cmdline, strlen(m->cmdline) + 1);
 	return rc;
 }
 
-int boot_load(struct machine *m, char why[VMM_WHY_MAX])
+/* ------------------------------------------------------------------ one kind and the other */
+
+static int boot_pvh(struct machine *m, const void *image, size_t size, char why[VMM_WHY_MAX])
 {
 	struct elf_info info;
-	size_t size = 0;
-	void *image;
-	int rc;
+	int rc = elf_load(&m->mem, image, size, &info, why);
 
-	if (m->kernel_fd < 0)
-		return 0;
-	image = boot_read(m, &size, why, &rc);
-	if (!image)
-		return boot_why(m, rc, why);
-	rc = elf_load(&m->mem, image, size, &info, why);
-	munmap(image, size);
 	if (rc)
 		return boot_why(m, rc, why);
 	if (info.lowest < PVH_LOWEST_FREE) {
@@ -333,8 +440,63 @@ int boot_load(struct machine *m, char why[VMM_WHY_MAX])
 			(unsigned long long)info.lowest);
 		return boot_why(m, -EINVAL, why);
 	}
-	rc = boot_info_write(m);
+	rc = boot_initrd_load(m, info.highest, UINT32_MAX, why);
+	if (rc)
+		return rc;
+	rc = boot_pvh_write(m);
 	if (!rc && m->vm_fd >= 0)
 		rc = kvm_boot_registers(m, info.entry, PVH_START_INFO);
 	return rc ? why_set(why, rc, "boot information: %s", strerror(-rc)) : 0;
+}
+
+static int boot_bzimage(struct machine *m, const void *image, size_t size, char why[VMM_WHY_MAX])
+{
+	struct linux_boot boot = {.cmdline = m->cmdline, .rsdp = BOOT_ACPI};
+	struct bzimage bz;
+	int rc = bzimage_load(&m->mem, image, size, &bz, why);
+
+	if (rc)
+		return boot_why(m, rc, why);
+	if (strlen(m->cmdline) > bz.cmdline_max)
+		return why_set(why, -EINVAL, "--cmdline: %zu bytes; this kernel takes %u",
+			strlen(m->cmdline), bz.cmdline_max);
+	rc = boot_initrd_load(m, bz.end, bz.initrd_limit, why);
+	if (rc)
+		return rc;
+	boot.initrd = m->initrd_addr;
+	boot.initrd_size = m->initrd_size;
+	rc = bzimage_params_write(&m->mem, &bz, &boot);
+	if (!rc && m->vm_fd >= 0)
+		rc = kvm_boot_registers_long(m, bz.entry, bz.params, bz.page_tables, bz.gdt);
+	return rc ? why_set(why, rc, "boot information: %s", strerror(-rc)) : 0;
+}
+
+int boot_load(struct machine *m, char why[VMM_WHY_MAX])
+{
+	size_t size = 0;
+	uint8_t *image;
+	int rc;
+
+	if (m->kernel_fd < 0)
+		return 0;
+	image = boot_read(m, &size, why, &rc);
+	if (!image)
+		return boot_why(m, rc, why);
+	rc = boot_acpi_write(m);
+	if (rc)
+		why_set(why, rc, "ACPI tables: %s", strerror(-rc));
+	else if (size >= SELFMAG && !memcmp(image, ELFMAG, SELFMAG))
+		rc = boot_pvh(m, image, size, why);
+	else if (bzimage_is(image, size))
+		rc = boot_bzimage(m, image, size, why);
+	else if (size > 2 && image[0] == 0x1f && image[1] == 0x8b)
+		rc = boot_why(
+			m, why_set(why, -EINVAL, "compressed with gzip; gunzip it first"), why);
+	else
+		rc = boot_why(m,
+			why_set(why, -EINVAL,
+				"not an ELF image and no bzImage; vmlinuz or vmlinux would do"),
+			why);
+	munmap(image, size);
+	return rc;
 }

@@ -18,7 +18,8 @@ static const char help[] =
 	"Runs one guest until it powers off or is stopped. --key value and --key=value\n"
 	"are the same. --disk and --net may be given several times.\n"
 	"\n"
-	"  --kernel FILE        an ELF image with a PVH note (vmlinux, not bzImage)\n"
+	"  --kernel FILE        a bzImage (vmlinuz), or an ELF image with a PVH note (vmlinux)\n"
+	"  --initrd FILE        an initial RAM disk for it (none)\n"
 	"  --cmdline TEXT       the kernel's command line (empty)\n"
 	"  --cpus N             processors, 1 to 64 (1)\n"
 	"  --memory SIZE        guest memory with a unit: 512M, 1G; a multiple of 2M\n"
@@ -78,6 +79,7 @@ static const char help[] =
 
 enum {
 	O_KERNEL,
+	O_INITRD,
 	O_CMDLINE,
 	O_CPUS,
 	O_MEMORY,
@@ -98,6 +100,7 @@ enum {
 
 static const struct cli_option options[] = {
 	[O_KERNEL] = {"--kernel", true},
+	[O_INITRD] = {"--initrd", true},
 	[O_CMDLINE] = {"--cmdline", true},
 	[O_CPUS] = {"--cpus", true},
 	[O_MEMORY] = {"--memory", true},
@@ -229,6 +232,9 @@ static int option_set(struct run_options *o, int option, const char *value)
 	case O_KERNEL:
 		cfg->kernel = value;
 		return RUN_GO;
+	case O_INITRD:
+		cfg->initrd = value;
+		return RUN_GO;
 	case O_CMDLINE:
 		cfg->cmdline = value;
 		return RUN_GO;
@@ -276,7 +282,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 			return status;
 	}
 	if (!o->cfg.kernel)
-		return usage("--kernel: missing; give --kernel FILE, an ELF image with a PVH note");
+		return usage("--kernel: missing; give --kernel FILE, a bzImage or an ELF image");
 	return RUN_GO;
 }
 

@@ -251,6 +251,49 @@ int kvm_boot_registers(struct machine *m, uint64_t entry, uint64_t start_info)
 	return 0;
 }
 
+/* Linux's 64-bit entry: long mode, flat segments at 0x10 and 0x18, RSI at the zero page. */
+int kvm_boot_registers_long(
+	struct machine *m, uint64_t entry, uint64_t params, uint64_t cr3, uint64_t gdt)
+{
+	struct kvm_segment code = {
+		.limit = 0xffffffff,
+		.selector = 0x10,
+		.type = 0xb,
+		.present = 1,
+		.s = 1,
+		.l = 1,
+		.g = 1,
+	};
+	struct kvm_segment data = code, tss = code;
+	struct kvm_regs regs = {.rip = entry, .rsi = params, .rflags = 2};
+	struct kvm_sregs sregs;
+	int fd = m->vcpus[0].fd;
+
+	data.selector = 0x18;
+	data.type = 3;
+	data.l = 0;
+	data.db = 1;
+	tss.selector = 0x20;
+	tss.limit = 0x67;
+	tss.type = 0xb;
+	tss.s = tss.l = tss.g = 0;
+	if (ioctl(fd, KVM_GET_SREGS, &sregs))
+		return -errno;
+	sregs.cs = code;
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	sregs.tr = tss;
+	sregs.gdt.base = gdt;
+	sregs.gdt.limit = 5 * 8 - 1;
+	sregs.idt.base = sregs.idt.limit = 0;
+	sregs.cr3 = cr3;
+	sregs.cr4 = 1u << 5;                /* PAE */
+	sregs.cr0 = 1u << 31 | 1u << 4 | 1; /* PG, ET, PE */
+	sregs.efer = 1u << 8 | 1u << 10;    /* LME, LMA */
+	if (ioctl(fd, KVM_SET_SREGS, &sregs) || ioctl(fd, KVM_SET_REGS, &regs))
+		return -errno;
+	return 0;
+}
+
 /* ------------------------------------------------------------------ exits */
 
 /* The bytes at the instruction pointer, as text; KVM gives them or memory does. */

@@ -292,10 +292,12 @@ static int machine_config_take(
 			m->cfg.nnets, VMM_NETS_MAX);
 	m->cmdline = strdup(cfg->cmdline ? cfg->cmdline : "");
 	m->kernel_path = cfg->kernel ? strdup(cfg->kernel) : NULL;
-	if (!m->cmdline || (cfg->kernel && !m->kernel_path))
+	m->initrd_path = cfg->initrd ? strdup(cfg->initrd) : NULL;
+	if (!m->cmdline || (cfg->kernel && !m->kernel_path) || (cfg->initrd && !m->initrd_path))
 		return why_set(why, -ENOMEM, "no memory");
 	m->cfg.cmdline = m->cmdline;
 	m->cfg.kernel = m->kernel_path;
+	m->cfg.initrd = m->initrd_path;
 	return 0;
 }
 
@@ -305,7 +307,7 @@ static struct machine *machine_alloc(void)
 
 	if (!m)
 		return NULL;
-	m->kernel_fd = m->memory_fd = m->kvm_fd = m->vm_fd = m->end_fd = -1;
+	m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd = m->vm_fd = m->end_fd = -1;
 	pthread_rwlock_init(&m->bus_lock, NULL);
 	pthread_mutex_init(&m->coalesced_lock, NULL);
 	pthread_mutex_init(&m->run_lock, NULL);
@@ -441,10 +443,13 @@ void machine_destroy(struct machine *m)
 	irq_free(m);
 	if (m->kernel_fd >= 0)
 		close(m->kernel_fd);
+	if (m->initrd_fd >= 0)
+		close(m->initrd_fd);
 	if (m->end_fd >= 0)
 		close(m->end_fd);
 	free(m->cmdline);
 	free(m->kernel_path);
+	free(m->initrd_path);
 	pthread_rwlock_destroy(&m->bus_lock);
 	pthread_mutex_destroy(&m->coalesced_lock);
 	pthread_mutex_destroy(&m->run_lock);

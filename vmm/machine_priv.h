@@ -62,6 +62,9 @@ struct machine {
 	char *cmdline;
 	char *kernel_path;
 	int kernel_fd;
+	char *initrd_path;
+	int initrd_fd;
+	uint64_t initrd_addr, initrd_size; /* where it was loaded; size 0: none */
 
 	/* memory.c */
 	int memory_fd;
@@ -172,6 +175,15 @@ size_t serial_input(struct serial *s, const uint8_t *bytes, size_t n);
 void pm_reset_control_write(struct machine *m, uint8_t value);
 
 /* boot.c */
+#define BOOT_RANGES_MAX 8u
+#define BOOT_RAM        1u /* as in e820 */
+#define BOOT_RESERVED   2u
+#define BOOT_ACPI       0xE0000u /* the tables, RSDP first; in the BIOS area, which is reserved */
+struct boot_range {
+	uint64_t addr, size;
+	uint32_t type;
+};
+unsigned boot_memory_map(const struct ring_mem *mem, struct boot_range map[BOOT_RANGES_MAX]);
 int boot_open(struct machine *m, char why[VMM_WHY_MAX]);
 int boot_load(struct machine *m, char why[VMM_WHY_MAX]);
 
@@ -193,6 +205,8 @@ void kvm_vcpus_destroy(struct machine *m);
 int kvm_vcpu_start(struct vcpu *v, char why[VMM_WHY_MAX]);
 void kvm_vcpu_kick(struct vcpu *v);
 int kvm_boot_registers(struct machine *m, uint64_t entry, uint64_t start_info);
+int kvm_boot_registers_long(
+	struct machine *m, uint64_t entry, uint64_t params, uint64_t cr3, uint64_t gdt);
 void kvm_signal_install(void);
 
 /* kvm_state.c */

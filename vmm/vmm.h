@@ -76,7 +76,8 @@ struct machine_config {
 	unsigned cpus;       /* 0: 1 */
 	uint64_t memory;     /* bytes, a multiple of 2 MiB; 0: 256 MiB */
 	bool hugepages;      /* guest memory on 2 MiB pages */
-	const char *kernel;  /* ELF with a PVH note; NULL: nothing is loaded (tests) */
+	const char *kernel;  /* bzImage, or ELF with a PVH note; NULL: nothing is loaded (tests) */
+	const char *initrd;  /* NULL: none */
 	const char *cmdline; /* NULL: empty */
 	struct disk_config disks[VMM_DISKS_MAX];
 	unsigned ndisks;
@@ -271,5 +272,46 @@ struct elf_info {
 /* Loads an ELF (32- or 64-bit, with a PVH note) image into guest memory. */
 int elf_load(const struct ring_mem *mem, const void *image, size_t size, struct elf_info *out,
 	char why[VMM_WHY_MAX]);
+
+/*
+ * A bzImage (Linux, Documentation/arch/x86/boot.rst: protocol 2.12 or later, 64-bit entry). load
+ * copies the kernel to its preferred address; params_write adds, below 640 KiB, what it is entered
+ * with: the zero page, the command line, identity-mapping page tables and a GDT.
+ */
+#define BZIMAGE_HEADER_MAX 0x9fu /* bytes 0x1f1 to 0x28f of the zero page */
+
+struct bzimage {
+	uint64_t load;
+	uint64_t entry;        /* 64-bit */
+	uint64_t end;          /* first byte after what it needs to unpack itself */
+	uint64_t initrd_limit; /* first byte after where an initrd may be */
+	uint32_t cmdline_max;  /* bytes, without the zero byte */
+	uint64_t params, page_tables, gdt;
+	uint8_t header[BZIMAGE_HEADER_MAX];
+};
+
+struct linux_boot {
+	const char *cmdline; /* at most cmdline_max bytes, and at most 32767 */
+	uint64_t initrd, initrd_size;
+	uint64_t rsdp;
+};
+
+bool bzimage_is(const void *image, size_t size);
+int bzimage_load(const struct ring_mem *mem, const void *image, size_t size, struct bzimage *out,
+	char why[VMM_WHY_MAX]);
+/* -EINVAL: memory lacks the first MiB, or the command line is too long. */
+int bzimage_params_write(
+	const struct ring_mem *mem, const struct bzimage *bz, const struct linux_boot *boot);
+
+/* ------------------------------------------------------------------ ACPI */
+
+struct acpi_config {
+	unsigned cpus; /* APIC ids 0 .. cpus - 1 */
+};
+/*
+ * The ACPI tables of this PC (ACPI 6.4) as they lie at guest address base, a multiple of 64 below 4
+ * GiB: the RSDP first. How many bytes; 0 when room is too small.
+ */
+size_t acpi_tables_build(uint8_t *out, size_t room, uint64_t base, const struct acpi_config *cfg);
 
 #endif

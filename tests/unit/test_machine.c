@@ -609,13 +609,15 @@ static void test_refused(void)
 	cfg.kernel = "/nonexistent/vmlinux";
 	refused(&cfg, -ENOENT, "--kernel /nonexistent/vmlinux: No such file or directory");
 	cfg.kernel = "/proc";
-	refused(&cfg, -EINVAL, "--kernel /proc: not a regular file; an ELF image would do");
+	refused(&cfg, -EINVAL,
+		"--kernel /proc: not a regular file; a bzImage or an ELF image would do");
 	cfg.kernel = path;
-	snprintf(longest, sizeof(longest), "--kernel %s: empty; an ELF image would do", path);
+	snprintf(longest, sizeof(longest), "--kernel %s: empty; a bzImage or an ELF image would do",
+		path);
 	refused(&cfg, -EINVAL, longest);
 	CU_ASSERT_EQUAL(write(fd, junk, sizeof(junk)), sizeof(junk));
 	snprintf(longest, sizeof(longest),
-		"--kernel %s: not an ELF image; an uncompressed vmlinux would do", path);
+		"--kernel %s: not an ELF image and no bzImage; vmlinuz or vmlinux would do", path);
 	refused(&cfg, -EINVAL, longest);
 	close(fd);
 	config_no_kvm(&cfg);
