@@ -133,6 +133,7 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 		.engine = cfg->engine,
 		.sqpoll = cfg->sqpoll,
 		.registered_memory = cfg->registered_memory,
+		.fault = cfg->fault,
 	};
 	struct disk_args args = {.cfg = cfg, .io = m->io[m->nunits % m->nio]};
 	const struct device_model *model;

@@ -17,6 +17,7 @@
 		{"readonly", "on|off", "the guest may not write; also ro (off)"},                  \
 		{"serial", "TEXT", "serial number, up to 20 characters"},                          \
 		{"sqpoll", "on|off", "io_uring: a kernel thread takes submissions (off)"},         \
+		{"fault", "SPEC", "faults on purpose: cache, lose-flush, eio= ... (none)"},        \
 	{                                                                                          \
 		"registered", "on|off", "io_uring: guest memory registered, pinned (off)"          \
 	}

@@ -322,6 +322,15 @@ static int queue_size_get(struct pairs *p, const struct pair *pair, unsigned *ou
 	return err;
 }
 
+static int fault_get(struct pairs *p, const struct pair *pair, const char **out)
+{
+	char why[BLK_WHY_MAX];
+
+	if (blk_fault_check(pair->value, why))
+		return complain(p, "%s", why);
+	return string_get(pair, out);
+}
+
 static int serial_get(struct pairs *p, const struct pair *pair, const char **out)
 {
 	if (strlen(pair->value) > SERIAL_MAX)
@@ -411,6 +420,8 @@ static int disk_key(struct disk_config *cfg, struct pairs *p, const struct pair 
 		return bool_get(p, pair, &cfg->sqpoll);
 	if (!strcmp(key, "registered"))
 		return bool_get(p, pair, &cfg->registered_memory);
+	if (!strcmp(key, "fault"))
+		return fault_get(p, pair, &cfg->fault);
 	return disk_ring_key(cfg, p, pair);
 }
 
@@ -419,6 +430,7 @@ static void disk_config_clear(struct disk_config *cfg)
 	free((char *)cfg->path);
 	free((char *)cfg->model);
 	free((char *)cfg->serial);
+	free((char *)cfg->fault);
 	*cfg = (struct disk_config){.fd = -1};
 }
 

@@ -39,6 +39,7 @@ struct disk_config {
 	bool sqpoll;
 	bool registered_memory;
 	const char *serial; /* at most 20 characters */
+	const char *fault;  /* see blk_fault_check(); NULL: none */
 	/* split devices */
 	bool packed;         /* ring=packed */
 	unsigned queues;     /* 0: 1 */

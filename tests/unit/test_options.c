@@ -111,7 +111,7 @@ static void disk_every_key(void)
 	struct disk_config c =
 		disk_ok("path=b,,c.img,model=virtio-blk,engine=io_uring,direct=on,readonly=on,"
 			"serial=S 1,sqpoll=on,registered=on,ring=packed,queues=4,queue-size=128,"
-			"indirect=off,event-idx=on,in-order=on");
+			"indirect=off,event-idx=on,in-order=on,fault=cache:seed=7");
 
 	CU_ASSERT_STRING_EQUAL(c.path, "b,c.img");
 	CU_ASSERT_STRING_EQUAL(c.model, "virtio-blk");
@@ -119,6 +119,7 @@ static void disk_every_key(void)
 	CU_ASSERT_EQUAL(c.direct, BLK_DIRECT_ON);
 	CU_ASSERT(c.readonly);
 	CU_ASSERT_STRING_EQUAL(c.serial, "S 1");
+	CU_ASSERT_STRING_EQUAL(c.fault, "cache:seed=7");
 	CU_ASSERT(c.sqpoll);
 	CU_ASSERT(c.registered_memory);
 	CU_ASSERT(c.packed);
@@ -204,6 +205,9 @@ static void disk_mistakes(void)
 	disk_bad("path=a,direct=maybe", W("direct=maybe", "on, off or auto"));
 	disk_bad("path=a,readonly=1", W("readonly=1", "on or off"));
 	disk_bad("path=a,sqpoll=yes", W("sqpoll=yes", "on or off"));
+	disk_bad("path=a,fault=", W("fault=", "value is missing"));
+	disk_bad("path=a,fault=cahce", W("fault cahce", "known are"));
+	disk_bad("path=a,fault=eio:5", W("eio=5", "OFFSET+LENGTH"));
 	disk_bad("path=a,registered=no", W("registered=no", "on or off"));
 	disk_bad("path=a,indirect=ON", W("indirect=ON", "on or off"));
 	disk_bad("path=a,ring=round", W("ring=round", "split or packed"));
