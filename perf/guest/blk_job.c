@@ -435,6 +435,8 @@ int blk_job(const struct job *j, struct result *result)
 	uint64_t span;
 	int e;
 
+	if (j->work == JOB_FLUSHWRITE || j->work == JOB_FLUSHVERIFY)
+		return flush_job(j, result);
 	memset(r, 0, sizeof(*r));
 	r->job = j;
 	r->result = result;

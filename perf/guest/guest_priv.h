@@ -10,6 +10,7 @@
 #define JOB_TEXT_MAX  256u
 #define JOB_DEPTH_MAX 256u
 #define JOB_BURST     64u
+#define JOB_ROUND_MAX 65000u /* a generation has 16 bits */
 
 /* The port the monitor's harness listens to: job << 8 | mark. */
 #define MARK_PORT  0x5e0u
@@ -62,6 +63,8 @@ enum job_work {
 	JOB_SEQWRITE,
 	JOB_VERIFY,
 	JOB_FORMAT,
+	JOB_FLUSHWRITE,
+	JOB_FLUSHVERIFY,
 	JOB_TX,
 	JOB_RX,
 	JOB_ECHO,
@@ -81,6 +84,8 @@ struct job {
 	uint64_t ms, warm_ms;
 	uint64_t span;
 	uint64_t rate;
+	uint32_t every; /* flush jobs: blocks in a round */
+	uint32_t round; /* how many rounds to write; which was the last one flushed */
 	/* from words of their own on the command line */
 	uint64_t poll; /* cycles without progress before halting */
 	struct frontend_virtio_options virtio;
@@ -112,5 +117,6 @@ void job_mark(const struct job *j, unsigned mark);
 /* Negative: the job could not be done, and said so. */
 int blk_job(const struct job *j, struct result *r);
 int net_job(const struct job *j, struct result *r);
+int flush_job(const struct job *j, struct result *r);
 
 #endif

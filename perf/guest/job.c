@@ -15,6 +15,8 @@ static const struct work_name works[] = {
 	{"blk", "seqwrite", JOB_SEQWRITE},
 	{"blk", "verify", JOB_VERIFY},
 	{"blk", "format", JOB_FORMAT},
+	{"blk", "flushwrite", JOB_FLUSHWRITE},
+	{"blk", "flushverify", JOB_FLUSHVERIFY},
 	{"net", "tx", JOB_TX},
 	{"net", "rx", JOB_RX},
 	{"net", "echo", JOB_ECHO},
@@ -114,6 +116,8 @@ int job_get(unsigned nth, struct job *j)
 		number32(j, text, "depth", 32, 1, JOB_DEPTH_MAX, &j->depth) ||
 		number32(j, text, "queues", 1, 1, 16, &j->queues) ||
 		number(j, text, "span", 0, 0, ~0ull, &j->span) ||
+		number32(j, text, "every", 64, 1, 1 << 20, &j->every) ||
+		number32(j, text, "round", 0, 0, JOB_ROUND_MAX, &j->round) ||
 		number(j, text, "rate", 0, 0, 1000000000, &j->rate))
 		return -GUEST_EINVAL;
 	if (blk ? number32(j, text, "size", 4096, 512, 1 << 20, &j->size)
