@@ -232,6 +232,7 @@ enum {
 #define VIRTIO_BIT(n) (1ull << (n))
 
 enum { VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2 };
+enum { VIRTIO_ID_VSOCK = 19 };
 enum { VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4, VIRTIO_ID_BALLOON = 5 };
 
 /* How a device tells its driver something. Called on the I/O thread; must not block. */
@@ -488,6 +489,32 @@ struct split_balloon_info {
 
 /* The state of things, and a request for fresh statistics, which a later call shows. Any thread. */
 void split_balloon_info_get(struct split_device *d, struct split_balloon_info *out);
+
+struct split_vsock_options {
+	const char *socket;   /* path; copied */
+	uint32_t cid;         /* the guest's address: 3 .. 2^32 - 2 */
+	unsigned connections; /* at once, both ways together; 0: 1024 */
+	uint32_t queue_size;  /* default 128, up to 1024 */
+	enum split_ring_choice ring;
+	bool no_indirect, no_event_idx;
+	bool in_order;
+};
+
+/*
+ * virtio-vsock (5.10): stream connections between the guest and AF_UNIX sockets of the host, without
+ * the kernel's vhost. A program on the host connects to `socket`, writes "CONNECT <port>\n", and
+ * reads "OK <its port>\n" once the guest has accepted; an end of file: refused. What the guest
+ * connects to at (2, port) is the socket `socket`_<port>; if nobody listens there, it gets a reset.
+ * The socket is made with mode 0600 here (-EEXIST: the path is taken) and removed by
+ * split_destroy(). A loaded device resets the driver's connections by a transport reset event.
+ *
+ * The most it ever uses are 64 KiB for each connection whose program on the host does not read.
+ */
+int split_vsock_create(struct split_device **out, struct io_thread *io, const struct ring_mem *mem,
+	const struct split_signal *signal, const struct split_vsock_options *opts,
+	char why[BACKEND_WHY_MAX]);
+/* Slots of the table in use. Waits for the I/O thread. */
+unsigned split_vsock_connections(struct split_device *d);
 
 /* ------------------------------------------------------------------ legacy devices' way to the
  * same storage */
