@@ -501,11 +501,11 @@ struct split_vsock_options {
 };
 
 /*
- * virtio-vsock (5.10): stream connections between the guest and AF_UNIX sockets of the host, without
- * the kernel's vhost. A program on the host connects to `socket`, writes "CONNECT <port>\n", and
- * reads "OK <its port>\n" once the guest has accepted; an end of file: refused. What the guest
- * connects to at (2, port) is the socket `socket`_<port>; if nobody listens there, it gets a reset.
- * The socket is made with mode 0600 here (-EEXIST: the path is taken) and removed by
+ * virtio-vsock (5.10): stream connections between the guest and AF_UNIX sockets of the host,
+ * without the kernel's vhost. A program on the host connects to `socket`, writes "CONNECT
+ * <port>\n", and reads "OK <its port>\n" once the guest has accepted; an end of file: refused. What
+ * the guest connects to at (2, port) is the socket `socket`_<port>; if nobody listens there, it
+ * gets a reset. The socket is made with mode 0600 here (-EEXIST: the path is taken) and removed by
  * split_destroy(). A loaded device resets the driver's connections by a transport reset event.
  *
  * The most it ever uses are 64 KiB for each connection whose program on the host does not read.
