@@ -31,7 +31,9 @@ struct net_ops {
 	bool (*rx_ready)(const struct net_port *port, unsigned queue);
 	int (*offloads_set)(struct net_port *port, uint32_t offloads);
 	int (*queues_set)(struct net_port *port, unsigned queues); /* stores in_use itself */
-	void (*close)(struct net_port *port);                      /* frees the port */
+	/* adds what was counted elsewhere than in the port's queues; any thread */
+	void (*counters_add)(const struct net_port *port, struct net_counters *sum);
+	void (*close)(struct net_port *port); /* frees the port */
 };
 
 /* One writer, the queue's thread; read by anybody. */

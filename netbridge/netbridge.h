@@ -140,7 +140,7 @@ int net_port_queues_set(struct net_port *port, unsigned queues);
 
 void net_port_counters_get(const struct net_port *port, struct net_counters *out);
 const char *net_port_kind(
-	const struct net_port *port); /* "tap", "sink", "source", "echo", "pair" */
+	const struct net_port *port); /* "tap", "sink", "source", "echo", "pair", "user" */
 void net_port_close(struct net_port *port);
 
 /* ------------------------------------------------------------------ tap */
@@ -188,6 +188,71 @@ int net_mem_open(struct net_port **out, const struct net_mem_options *opts, char
 /* Two ports joined back to back, each with `queues` queues: what one sends the other receives. Each
  * has an eventfd. */
 int net_pair_open(struct net_port **a, struct net_port **b, unsigned queues, char why[NET_WHY_MAX]);
+
+/* ------------------------------------------------------------------ user-mode NAT */
+
+#define NET_USER_FORWARDS_MAX 32u
+#define NET_USER_HOSTNAME_MAX 63u
+
+/* A port of the host that leads to one of the guest. Addresses here and below are numbers:
+ * 10.0.2.15 is 0x0a00020f. */
+struct net_user_forward {
+	bool udp;
+	uint32_t host; /* the host's address to listen at; 0: all of them */
+	uint16_t host_port;
+	uint32_t guest; /* 0: dhcp_start, whom DHCP tells first */
+	uint16_t guest_port;
+};
+
+/* All zero is a good choice: what is 0 or empty gets its default. */
+struct net_user_options {
+	uint32_t net;        /* 10.0.2.0 */
+	unsigned prefix;     /* 24; 8 to 28 */
+	uint32_t host;       /* net + 2: the router, and the host's loopback */
+	uint32_t dns;        /* net + 3: the host's resolver */
+	uint32_t dhcp_start; /* net + 15 (net + 4 in a /28): first of 16 that DHCP gives away */
+	char hostname[NET_USER_HOSTNAME_MAX + 1]; /* that DHCP tells the guest; empty: none */
+	bool restricted; /* only DHCP, DNS' own address and the forwards: nothing else gets out */
+	bool ipv6;       /* also fec0::/64, router advertisements, host fec0::2, DNS fec0::3 */
+	struct net_user_forward forwards[NET_USER_FORWARDS_MAX];
+	unsigned nforwards;
+};
+
+/*
+ * A port with one queue behind a NAT router in this process (libslirp, loaded when the first is
+ * opened): the guest gets its address by DHCP and reaches what the process may reach by TCP, UDP
+ * and ping. Needs no privilege. The router runs on a thread of the port's own; frames cross in
+ * bounded queues. Sent frames may have checksum and segmentation work left; received ones never
+ * have.
+ *
+ * Bounds on what a guest can make grow: 1,024 descriptors beyond those open at the time (or fewer,
+ * the process's limit less 64, a limit that is raised for it as far as it goes without privilege):
+ * then new flows are dropped until others end. Fragments, IP options and what is neither ARP nor
+ * TCP, UDP or ICMP over IP are not let in. What is dropped so is counted in tx_dropped; what the
+ * router finds wrong, in errors.
+ *
+ * -EADDRINUSE, -EADDRNOTAVAIL, -EACCES: a forward's address on the host; -EINVAL: as
+ * net_user_options_check(); -ELIBACC: no libslirp; -ENOMEM, -EMFILE. why begins with the option's
+ * name. Closing waits for the thread.
+ */
+int net_user_open(
+	struct net_port **out, const struct net_user_options *opts, char why[NET_WHY_MAX]);
+
+/* Fills in the defaults. -EINVAL: addresses that do not fit the network; why: "host=...: ...". */
+int net_user_options_check(struct net_user_options *opts, char why[NET_WHY_MAX]);
+
+/* "tcp:127.0.0.1:8080-:80", "udp:[ADDRESS]:PORT-[ADDRESS]:PORT". No address of the host is
+ * 127.0.0.1; 0.0.0.0 is all. No address of the guest is dhcp_start. -EINVAL: why says what would
+ * do. */
+int net_user_forward_parse(struct net_user_forward *out, const char *text, char why[NET_WHY_MAX]);
+
+/* The other way; at most 64 bytes with the end. Returns text. */
+char *net_user_forward_print(const struct net_user_forward *f, char text[64]);
+
+/* "10.0.2.0/24", "10.0.2.2". -EINVAL: why says what would do. */
+int net_user_network_parse(
+	uint32_t *net, unsigned *prefix, const char *text, char why[NET_WHY_MAX]);
+int net_user_address_parse(uint32_t *out, const char *text, char why[NET_WHY_MAX]);
 
 /* ------------------------------------------------------------------ helpers */
 

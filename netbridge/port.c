@@ -138,6 +138,8 @@ void net_port_counters_get(const struct net_port *port, struct net_counters *out
 		for (size_t i = 0; i < sizeof(*out) / sizeof(*sum); i++)
 			sum[i] += __atomic_load_n(&c[i], __ATOMIC_RELAXED);
 	}
+	if (port->ops->counters_add)
+		port->ops->counters_add(port, out);
 }
 
 const char *net_port_kind(const struct net_port *port)
