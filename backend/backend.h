@@ -413,8 +413,9 @@ struct split_ring_options {
 struct split_console_options {
 	struct split_ring_options ring; /* default queue size 128 */
 	/*
-	 * Where the guest's output goes: a descriptor (-1: nowhere), which stays the caller's. One
-	 * that can block must be non-blocking: the device waits for room without the thread.
+	 * Where the guest's output goes: a descriptor (-1: nowhere), which stays the caller's.
+	 * Files, sockets and non-blocking descriptors never make the thread wait; others are
+	 * written little by little when they say that they are ready.
 	 */
 	int out_fd;
 	/* Instead of out_fd. Bytes taken; fewer than n: full, and no more is offered before
@@ -423,7 +424,7 @@ struct split_console_options {
 	void *ctx;
 	/* Read when readable, while there is room; -1: input by split_console_input(). */
 	int in_fd;
-	uint16_t cols, rows; /* 0: not known, the size is not offered */
+	uint16_t cols, rows; /* 0: not known */
 };
 
 /* virtio-console (5.3): one port; receiveq 0, transmitq 1. mem and signal must outlive it. */
@@ -435,8 +436,7 @@ int split_console_create(struct split_device **out, struct io_thread *io,
 size_t split_console_input(struct split_device *d, const uint8_t *bytes, size_t n);
 /* output() may take more. Any thread. */
 void split_console_resume(struct split_device *d);
-/* The terminal's size changed: configuration change interrupt. Nothing without a size at creation.
- * Any thread. */
+/* The terminal's size changed: configuration change interrupt. Any thread. */
 void split_console_size_set(struct split_device *d, uint16_t cols, uint16_t rows);
 
 struct split_rng_options {
