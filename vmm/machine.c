@@ -180,8 +180,10 @@ static int machine_port_open(
 				cfg->memory);
 		return net_mem_open(out, &mem, why);
 	}
+	if (cfg->user)
+		return net_user_open(out, &cfg->nat, why);
 	if (!cfg->tap && cfg->fd < 0)
-		return why_set(why, -EINVAL, "--net: tap=NAME, fd=N or mem=KIND is needed");
+		return why_set(why, -EINVAL, "--net: tap=NAME, fd=N, user or mem=KIND is needed");
 	if (!cfg->tap) {
 		tap.fds = &cfg->fd;
 		tap.nfds = 1;
@@ -329,6 +331,10 @@ static int machine_devices_create(struct machine *m, char why[VMM_WHY_MAX])
 		rc = pm_create(m);
 	if (!rc)
 		rc = serial_create(m);
+	if (!rc)
+		rc = rtc_create(m);
+	if (!rc)
+		rc = i8042_create(m);
 	if (rc)
 		return why_set(why, rc, "the machine's own devices: %s", strerror(-rc));
 	rc = machine_hooks_map(m, why);

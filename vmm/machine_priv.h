@@ -170,6 +170,8 @@ void msix_free(struct pci_device *pci);
 int chipset_create(struct machine *m);
 int pm_create(struct machine *m);
 int serial_create(struct machine *m);
+int rtc_create(struct machine *m);
+int i8042_create(struct machine *m);
 size_t serial_input(struct serial *s, const uint8_t *bytes, size_t n);
 /* The reset control register, which lies among the PCI configuration ports. */
 void pm_reset_control_write(struct machine *m, uint8_t value);

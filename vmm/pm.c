@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Power management and the ways to a reset: the ACPI fixed hardware block at 0x600 (ACPI 6.4, 4.8;
- * PIIX4 data sheet, 7.2), the reset control register 0xCF9 (PIIX3, 2.5.5), the keyboard
- * controller's reset pulse and port 0x92. There is no keyboard: its status reads "empty, ready".
+ * PIIX4 data sheet, 7.2), the reset control register 0xCF9 (PIIX3, 2.5.5) and port 0x92.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,9 +19,6 @@
 #define PM1_SLEEP_ENABLE 0x2000u
 #define PM1_SLEEP_TYPE   0x1c00u
 #define PM1_ENABLE_BITS  0x0721u
-#define KBD_DATA         0x60u
-#define KBD_COMMAND      0x64u
-#define KBD_PULSE_RESET  0xfeu
 #define PORT_A           0x92u
 #define PORT_A_RESET     0x01u
 #define PORT_A_A20       0x02u
@@ -31,7 +27,7 @@
 
 struct pm {
 	struct device device;
-	struct bus_region block, keyboard_data, keyboard, port_a;
+	struct bus_region block, port_a;
 	uint16_t enable, control;
 	uint8_t port_a_value;
 	uint64_t timer_offset; /* ticks at host time 0 */
@@ -100,24 +96,6 @@ void pm_reset_control_write(struct machine *m, uint8_t value)
 		machine_request_end(m, MACHINE_RESET);
 }
 
-static uint64_t pm_keyboard_read(void *opaque, uint64_t offset, unsigned size)
-{
-	(void)opaque;
-	(void)offset;
-	(void)size;
-	return 0;
-}
-
-static void pm_keyboard_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
-{
-	struct pm *pm = opaque;
-
-	(void)offset;
-	(void)size;
-	if ((value & 0xff) == KBD_PULSE_RESET)
-		machine_request_end(pm->device.machine, MACHINE_RESET);
-}
-
 static uint64_t pm_port_a_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct pm *pm = opaque;
@@ -179,8 +157,6 @@ static void pm_destroy(struct device *d)
 	struct pm *pm = (struct pm *)d;
 
 	bus_unmap(d->machine, &pm->block);
-	bus_unmap(d->machine, &pm->keyboard_data);
-	bus_unmap(d->machine, &pm->keyboard);
 	bus_unmap(d->machine, &pm->port_a);
 	free(pm);
 }
@@ -219,10 +195,6 @@ int pm_create(struct machine *m)
 	device_add(m, &pm->device, &pm_ops, "pm");
 	pm_reset(&pm->device);
 	rc = pm_map(pm, &pm->block, PM_BASE, PM_SIZE, pm_read, pm_write);
-	if (!rc)
-		rc = pm_map(pm, &pm->keyboard_data, KBD_DATA, 1, pm_keyboard_read, NULL);
-	if (!rc)
-		rc = pm_map(pm, &pm->keyboard, KBD_COMMAND, 1, pm_keyboard_read, pm_keyboard_write);
 	if (!rc)
 		rc = pm_map(pm, &pm->port_a, PORT_A, 1, pm_port_a_read, pm_port_a_write);
 	return rc;
