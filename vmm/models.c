@@ -35,6 +35,16 @@
 	{"tap", "NAME", "a tap interface, made when it does not exist"},                           \
 		{"fd", "N", "an open tap descriptor instead"},                                     \
 		{"mem", "sink|source|echo", "no network: a port in memory, for measuring"},        \
+		{"user", "on|off", "behind NAT, without privilege: --net user,... (off)"},         \
+		{"hostfwd", "tcp|udp:[ADDR]:PORT-[ADDR]:PORT",                                     \
+			"user: port of the host (127.0.0.1) that leads to the guest; repeatable"}, \
+		{"net", "ADDR/LENGTH", "user: the guest's network (10.0.2.0/24)"},                 \
+		{"host", "ADDR", "user: the router, and the host's loopback (10.0.2.2)"},          \
+		{"dns", "ADDR", "user: the host's resolver (10.0.2.3)"},                           \
+		{"dhcpstart", "ADDR", "user: the first address DHCP gives (10.0.2.15)"},           \
+		{"hostname", "TEXT", "user: the name DHCP gives (none)"},                          \
+		{"restrict", "on|off", "user: nothing gets out (off)"},                            \
+		{"ipv6", "on|off", "user: also fec0::/64 (off)"},                                  \
 		{"model", "virtio-net|e1000|ne2k_pci", "the device the guest sees (virtio-net)"},  \
 	{                                                                                          \
 		"mac", "XX:XX:XX:XX:XX:XX", "hardware address (made up, locally unique)"           \

@@ -15,7 +15,7 @@
 #include "vmm/vmm_priv.h"
 
 #define SERIAL_MAX  20u
-#define PAIRS_MAX   32u
+#define PAIRS_MAX   64u
 #define VALUE_SHOWN 60 /* of a hostile value, in a message of one line */
 
 /* ------------------------------------------------------------------ sizes and numbers */
@@ -143,8 +143,11 @@ static int pair_add(struct pairs *p, char *item)
 		pair.key = (char *)"readonly";
 	if (!pair.value && !strcmp(pair.key, "readonly"))
 		pair.value = (char *)"on";
+	/* --net user */
+	if (!pair.value && !strcmp(pair.key, "user"))
+		pair.value = (char *)"on";
 	for (unsigned i = 0; i < p->n; i++)
-		if (!strcmp(p->list[i].key, pair.key))
+		if (!strcmp(p->list[i].key, pair.key) && strcmp(pair.key, "hostfwd") != 0)
 			return complain(p, "%.24s=: given twice; give it once", pair.key);
 	if (p->n == PAIRS_MAX)
 		return complain(p, "%.24s: too many keys", pair.key);
@@ -491,6 +494,50 @@ static int net_ring_key(struct net_config *cfg, struct pairs *p, const struct pa
 	return choice_get(p, pair, &cfg->offload);
 }
 
+/* Keys of a port behind NAT. */
+static const char *const user_keys[] = {
+	"hostfwd", "net", "host", "dns", "dhcpstart", "hostname", "restrict", "ipv6"};
+
+static bool is_user_key(const char *key)
+{
+	for (size_t i = 0; i < sizeof(user_keys) / sizeof(user_keys[0]); i++)
+		if (!strcmp(key, user_keys[i]))
+			return true;
+	return false;
+}
+
+static int net_user_key(struct net_user_options *o, struct pairs *p, const struct pair *pair)
+{
+	const char *key = pair->key;
+	char hint[NET_WHY_MAX];
+	int err;
+
+	if (!strcmp(key, "restrict"))
+		return bool_get(p, pair, &o->restricted);
+	if (!strcmp(key, "ipv6"))
+		return bool_get(p, pair, &o->ipv6);
+	if (!strcmp(key, "hostname")) {
+		if (strlen(pair->value) > NET_USER_HOSTNAME_MAX)
+			return complain_value(p, pair, "too long; use at most 63 characters");
+		memcpy(o->hostname, pair->value, strlen(pair->value) + 1);
+		return 0;
+	}
+	if (!strcmp(key, "hostfwd")) {
+		if (o->nforwards == NET_USER_FORWARDS_MAX)
+			return complain_value(p, pair, "too many; use at most 32");
+		err = net_user_forward_parse(&o->forwards[o->nforwards++], pair->value, hint);
+	} else if (!strcmp(key, "net")) {
+		err = net_user_network_parse(&o->net, &o->prefix, pair->value, hint);
+	} else {
+		uint32_t *address = !strcmp(key, "host")  ? &o->host
+				    : !strcmp(key, "dns") ? &o->dns
+							  : &o->dhcp_start;
+
+		err = net_user_address_parse(address, pair->value, hint);
+	}
+	return err ? complain_value(p, pair, hint) : 0;
+}
+
 static int net_key(struct net_config *cfg, struct pairs *p, const struct pair *pair)
 {
 	const char *key = pair->key;
@@ -516,6 +563,10 @@ static int net_key(struct net_config *cfg, struct pairs *p, const struct pair *p
 		cfg->mac_set = true;
 		return mac_get(p, pair, cfg->mac);
 	}
+	if (!strcmp(key, "user"))
+		return bool_get(p, pair, &cfg->user);
+	if (is_user_key(key))
+		return net_user_key(&cfg->nat, p, pair);
 	return net_ring_key(cfg, p, pair);
 }
 
@@ -527,16 +578,35 @@ static void net_config_clear(struct net_config *cfg)
 	*cfg = (struct net_config){.fd = -1};
 }
 
-static int net_config_check(const struct net_config *cfg, struct pairs *p)
+static int net_user_check(struct net_config *cfg, struct pairs *p)
 {
-	unsigned ports = (cfg->tap != NULL) + (cfg->fd >= 0) + (cfg->memory != NULL);
+	char why[NET_WHY_MAX];
 
+	if (cfg->queues > 1)
+		return complain(p, "queues=%u: user carries one queue pair; use tap=NAME for more",
+			cfg->queues);
+	return net_user_options_check(&cfg->nat, why) ? complain(p, "%s", why) : 0;
+}
+
+static int net_config_check(struct net_config *cfg, struct pairs *p)
+{
+	unsigned ports = (cfg->tap != NULL) + (cfg->fd >= 0) + (cfg->memory != NULL) + cfg->user;
+
+	for (unsigned i = 0; !cfg->user && i < p->n; i++)
+		if (is_user_key(p->list[i].key))
+			return complain(p, "%s=%.*s: only with user; write --net user,%s=...",
+				p->list[i].key, VALUE_SHOWN, p->list[i].value, p->list[i].key);
 	if (!ports)
-		return complain(p, "%.*s: no port; add tap=NAME, fd=N or mem=sink|source|echo",
+		return complain(p,
+			"%.*s: no port; add tap=NAME, fd=N, user or mem=sink|source|echo",
 			VALUE_SHOWN, p->n ? p->list[0].key : "");
 	if (ports > 1)
-		return complain(p, "%s: more than one of tap=, fd= and mem=; use one of them",
-			cfg->tap ? "tap" : "fd");
+		return complain(p, "%s: more than one of tap=, fd=, mem= and user; use one of them",
+			cfg->tap       ? "tap"
+			: cfg->fd >= 0 ? "fd"
+				       : "mem");
+	if (cfg->user)
+		return net_user_check(cfg, p);
 	if (cfg->fd >= 0 && cfg->queues > 1)
 		return complain(p,
 			"queues=%u: one fd carries one queue pair; use tap=NAME for more",

@@ -52,7 +52,9 @@ struct net_config {
 	const char *tap;       /* name */
 	int fd;                /* tap descriptor; -1: none */
 	const char *memory;    /* "sink", "source", "echo" */
-	const char *model;     /* "virtio-net" (default), "e1000", "ne2k_pci" */
+	bool user;             /* behind NAT, as nat says */
+	struct net_user_options nat;
+	const char *model; /* "virtio-net" (default), "e1000", "ne2k_pci" */
 	bool mac_set;
 	uint8_t mac[6];
 	bool packed;

@@ -89,6 +89,12 @@ bad "unknown network model" 2 "model=tulip: unknown model; use one of virtio-net
 bad "unknown memory port" 2 "mem=void: .*sink, source or echo" "${run[@]}" --net mem=void
 bad "hardware address of a group" 2 "mac=01:.*even" "${run[@]}" --net mem=sink,mac=01:00:5e:00:00:01
 bad "card of a closed descriptor" 2 "--net .*99: not an open descriptor" "${run[@]}" --net fd=99
+bad "forward of an unknown protocol" 2 "hostfwd=ftp::1-:2: neither tcp: nor udp:; use tcp:127.0.0.1:8080-:80" "${run[@]}" --net user,hostfwd=ftp::1-:2
+bad "forward without user" 2 "hostfwd=tcp::1-:2: only with user; write --net user,hostfwd=" "${run[@]}" --net tap=t,hostfwd=tcp::1-:2
+bad "user's network that is none" 2 "net=10.0.2.7/24: not the first address of a /24; use 10.0.2.0/24" "${run[@]}" --net user,net=10.0.2.7/24
+bad "user with several queues" 2 "queues=2: user carries one queue pair" "${run[@]}" --net user,queues=2
+bad "one port forwarded twice" 1 "--net hostfwd=tcp:127.0.0.1:47999-:80: the host's port is in use; choose another" \
+	"${run[@]}" --net user,hostfwd=tcp::47999-:80 --net user,hostfwd=tcp::47999-:80
 bad "card on an interface that is no tap" 2 "--net tap=lo .*tap" "${run[@]}" --net tap=lo
 
 bad "devices: unknown model" 2 "tulip: unknown model; use one of" devices tulip

@@ -182,6 +182,51 @@ static void net_every_key(void)
 	net_free(&c);
 }
 
+static void net_user(void)
+{
+	struct net_config c = net_ok("user");
+	char text[64];
+
+	CU_ASSERT(c.user);
+	CU_ASSERT_PTR_NULL(c.tap);
+	CU_ASSERT_EQUAL(c.fd, -1);
+	CU_ASSERT_EQUAL(c.nat.nforwards, 0);
+	CU_ASSERT_EQUAL(c.nat.net, 0x0a000200);
+	CU_ASSERT_EQUAL(c.nat.host, 0x0a000202);
+	CU_ASSERT_EQUAL(c.nat.dns, 0x0a000203);
+	CU_ASSERT_EQUAL(c.nat.dhcp_start, 0x0a00020f);
+	CU_ASSERT_FALSE(c.nat.restricted);
+	CU_ASSERT_FALSE(c.nat.ipv6);
+	net_free(&c);
+
+	c = net_ok("user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:53-10.0.2.20:5353,"
+		   "hostfwd=tcp::2222-:22,model=e1000,mac=52:54:00:12:34:99");
+	CU_ASSERT_EQUAL(c.nat.nforwards, 3);
+	CU_ASSERT_STRING_EQUAL(
+		net_user_forward_print(&c.nat.forwards[0], text), "tcp:127.0.0.1:8080-:80");
+	CU_ASSERT_STRING_EQUAL(
+		net_user_forward_print(&c.nat.forwards[1], text), "udp:0.0.0.0:53-10.0.2.20:5353");
+	CU_ASSERT_STRING_EQUAL(
+		net_user_forward_print(&c.nat.forwards[2], text), "tcp:127.0.0.1:2222-:22");
+	CU_ASSERT_STRING_EQUAL(c.model, "e1000");
+	net_free(&c);
+
+	c = net_ok("host=192.168.7.1,user,net=192.168.7.0/25,dns=192.168.7.100,"
+		   "dhcpstart=192.168.7.50,hostname=a-b.c,restrict=on,ipv6=on");
+	CU_ASSERT_EQUAL(c.nat.net, 0xc0a80700);
+	CU_ASSERT_EQUAL(c.nat.prefix, 25);
+	CU_ASSERT_EQUAL(c.nat.host, 0xc0a80701);
+	CU_ASSERT_EQUAL(c.nat.dns, 0xc0a80764);
+	CU_ASSERT_EQUAL(c.nat.dhcp_start, 0xc0a80732);
+	CU_ASSERT_STRING_EQUAL(c.nat.hostname, "a-b.c");
+	CU_ASSERT(c.nat.restricted);
+	CU_ASSERT(c.nat.ipv6);
+	net_free(&c);
+	c = net_ok("tap=t,user=off");
+	CU_ASSERT_FALSE(c.user);
+	net_free(&c);
+}
+
 /* ------------------------------------------------------------------ what is wrong */
 
 static void disk_mistakes(void)
@@ -249,6 +294,39 @@ static void net_mistakes(void)
 	net_bad("tap=t,offload=x", W("offload=x", "on or off"));
 	net_bad("tap=t,queue-size=3", W("queue-size=3", "power of two"));
 	net_bad("tap=t,ring=", W("ring=", "value is missing", "split|packed"));
+}
+
+static void net_user_mistakes(void)
+{
+	static const char one[] = ",hostfwd=tcp::1-:1";
+	char text[8 + 33 * sizeof(one)] = "user";
+
+	net_bad("user=maybe", W("user=maybe", "on or off"));
+	net_bad("user=off", W("no port"));
+	net_bad("user,user", W("user", "twice"));
+	net_bad("user,tap=t", W("tap", "one of them"));
+	net_bad("user,mem=sink", W("mem", "one of them"));
+	net_bad("tap=t,hostfwd=tcp::1-:1", W("hostfwd=tcp::1-:1", "only with user"));
+	net_bad("hostfwd=tcp::1-:1", W("hostfwd=", "--net user,hostfwd="));
+	net_bad("mem=sink,restrict=on", W("restrict=on", "only with user"));
+	net_bad("user,queues=2", W("queues=2", "tap=NAME"));
+	net_bad("user,hostfwd", W("hostfwd=", "value is missing"));
+	net_bad("user,hostfwd=8080-80", W("hostfwd=8080-80", "tcp:127.0.0.1:8080-:80"));
+	net_bad("user,hostfwd=tcp:8080-:80", W("hostfwd=tcp:8080-:80", "ADDRESS"));
+	net_bad("user,hostfwd=tcp::0-:80", W("hostfwd=", "0 is no port", "1 to 65535"));
+	net_bad("user,hostfwd=tcp:here:1-:80", W("here", "127.0.0.1", "0.0.0.0"));
+	net_bad("user,hostfwd=tcp::1-10.0.3.1:80", W("10.0.3.1", "10.0.2.1 to 10.0.2.254"));
+	net_bad("user,net=10.0.2.0", W("net=10.0.2.0", "10.0.2.0/24"));
+	net_bad("user,net=10.0.2.7/24", W("net=10.0.2.7/24", "use 10.0.2.0/24"));
+	net_bad("user,net=10.0.2.0/30", W("/30", "/8 to /28"));
+	net_bad("user,host=me", W("host=me", "10.0.2.2"));
+	net_bad("user,host=10.0.2.3", W("dns=10.0.2.3", "router"));
+	net_bad("user,dhcpstart=10.0.9.1", W("dhcpstart=10.0.9.1", "10.0.2.1 to 10.0.2.254"));
+	net_bad("user,hostname=a b", W("hostname=a b", "letters"));
+	net_bad("user,restrict=1", W("restrict=1", "on or off"));
+	for (unsigned i = 0; i < 33; i++)
+		strcat(text, one);
+	net_bad(text, W("hostfwd=", "at most 32"));
 }
 
 /* A value or key of any length still gives one line with its hint at the end. */
@@ -328,6 +406,8 @@ static const struct unit_case cases[] = {
 	{"net: every key", net_every_key},
 	{"disk: mistakes", disk_mistakes},
 	{"net: mistakes", net_mistakes},
+	{"net: user", net_user},
+	{"net: user: mistakes", net_user_mistakes},
 	{"long values", long_values},
 	{"sizes", sizes},
 	{"table and parser agree", table_and_parser_agree},
