@@ -71,6 +71,8 @@ void terminal_open(struct terminal *t, int fd);
 void terminal_raw(struct terminal *t);
 /* The mode found at the start. Also at exit and on a crash, by itself. */
 void terminal_restore(struct terminal *t);
+/* 0 and 0: no terminal, or one that does not know. */
+void terminal_size_get(int fd, uint16_t *cols, uint16_t *rows);
 /* Takes Ctrl-A sequences out of what was typed, in place; *n is what is left for the guest. */
 enum terminal_key terminal_filter(struct terminal *t, uint8_t *bytes, size_t *n);
 

@@ -14,6 +14,8 @@ struct run_options {
 	struct machine_config cfg;
 	enum run_console console;
 	const char *console_file;
+	enum run_console hvc; /* with cfg.hvc.on */
+	const char *hvc_file;
 	bool no_reboot;
 	bool counters;
 	bool verbose;
@@ -21,6 +23,11 @@ struct run_options {
 
 /* RUN_GO, or the exit status (--help, or a mistake that was told). The caller frees cfg. */
 int run_options_parse(struct run_options *o, int argc, char **argv);
+static inline bool run_hvc_has_terminal(const struct run_options *o)
+{
+	return o->cfg.hvc.on && o->hvc == RUN_CONSOLE_STDIO;
+}
+
 /* What the run cost, as a table on stderr. */
 void run_counters_print(struct machine *m);
 

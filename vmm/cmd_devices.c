@@ -12,8 +12,9 @@ static const char help[] =
 	"Usage: sluice devices [MODEL] [--json]\n"
 	"\n"
 	"Lists the device models a guest can be given: what goes behind model= in a\n"
-	"--disk or --net of `sluice run`. With a MODEL, its options: each with the\n"
-	"values it takes, and its default in parentheses.\n"
+	"--disk or --net of `sluice run`, and those that have an option of their own.\n"
+	"With a MODEL, its options: each with the values it takes, and its default in\n"
+	"parentheses.\n"
 	"\n"
 	"  --json       the same as JSON, for programs\n"
 	"  --help       this text\n"
@@ -36,16 +37,21 @@ static void list_print(void)
 {
 	const struct model_info *info;
 
-	printf("%-12s %-8s %-9s %s\n", "MODEL", "KIND", "WAY", "WHAT IT IS");
+	printf("%-14s %-8s %-9s %s\n", "MODEL", "KIND", "WAY", "WHAT IT IS");
 	for (unsigned i = 0; (info = machine_model_info(i)); i++)
-		printf("%-12s %-8s %-9s %s\n", info->name, info->kind, info->way, info->help);
+		printf("%-14s %-8s %-9s %s\n", info->name, info->kind, info->way, info->help);
 	printf("\n`sluice devices MODEL` lists a model's options.\n");
 }
 
 static void model_print(const struct model_info *info)
 {
-	printf("%s: %s (%s, %s)\n\nOptions of --%s ...,model=%s:\n", info->name, info->help,
-		info->kind, info->way, info->kind, info->name);
+	printf("%s: %s (%s, %s)\n\n", info->name, info->help, info->kind, info->way);
+	if (!info->option)
+		printf("Options of --%s ...,model=%s:\n", info->kind, info->name);
+	else
+		printf(info->options->key ? "Options of %s:\n"
+					  : "Made by %s; `sluice run --help` tells more.\n",
+			info->option);
 	for (const struct model_option *o = info->options; o->key; o++) {
 		int width = printf("  %s=%s", o->key, o->values);
 
@@ -64,6 +70,8 @@ static cJSON *model_json(const struct model_info *info)
 	cJSON_AddStringToObject(model, "kind", info->kind);
 	cJSON_AddStringToObject(model, "way", info->way);
 	cJSON_AddStringToObject(model, "help", info->help);
+	if (info->option)
+		cJSON_AddStringToObject(model, "option", info->option);
 	for (const struct model_option *o = info->options; o->key; o++) {
 		cJSON *option = cJSON_CreateObject();
 
@@ -94,7 +102,7 @@ static int json_print(const struct model_info *only)
 
 static int model_unknown(const char *name)
 {
-	char names[128] = "";
+	char names[256] = "";
 	const struct model_info *info;
 
 	for (unsigned i = 0; (info = machine_model_info(i)); i++) {

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/cli_run_priv.h"
@@ -43,6 +44,7 @@ static void session_stop(struct session *s, const char *by)
 static void session_signal(struct session *s)
 {
 	struct signalfd_siginfo info;
+	uint16_t cols, rows;
 	char name[24];
 
 	if (read(s->sig_fd, &info, sizeof(info)) != sizeof(info))
@@ -56,6 +58,11 @@ static void session_signal(struct session *s)
 	case SIGCONT:
 		terminal_raw(&s->tty);
 		break;
+	case SIGWINCH:
+		terminal_size_get(STDOUT_FILENO, &cols, &rows);
+		if (run_hvc_has_terminal(s->opts))
+			machine_hvc_resize(s->m, cols, rows);
+		break;
 	default:
 		snprintf(name, sizeof(name), "SIG%s", sigabbrev_np((int)info.ssi_signo));
 		session_stop(s, name);
@@ -65,7 +72,9 @@ static void session_signal(struct session *s)
 
 static void session_type(struct session *s)
 {
-	size_t taken = machine_console_input(s->m, s->typed, s->ntyped);
+	size_t taken = run_hvc_has_terminal(s->opts)
+			       ? machine_hvc_input(s->m, s->typed, s->ntyped)
+			       : machine_console_input(s->m, s->typed, s->ntyped);
 
 	s->ntyped -= taken;
 	memmove(s->typed, s->typed + taken, s->ntyped);
@@ -188,6 +197,7 @@ static int signals_open(void)
 		SIGQUIT,
 		SIGTSTP,
 		SIGCONT,
+		SIGWINCH,
 	};
 	sigset_t set;
 
@@ -206,6 +216,10 @@ static void disks_report(struct machine *m)
 		struct device_report r;
 
 		machine_device_report(m, i, &r);
+		if (!strcmp(r.kind, "other")) {
+			fprintf(stderr, "sluice: %s\n", r.model);
+			continue;
+		}
 		if (strcmp(r.kind, "disk") != 0) {
 			fprintf(stderr, "sluice: %s: port %s\n", r.model, r.port_kind);
 			continue;
@@ -216,18 +230,54 @@ static void disks_report(struct machine *m)
 	}
 }
 
-static int console_open(struct run_options *o)
+static int console_file_open(const char *option, const char *path, int *out)
 {
+	*out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
+	if (*out >= 0)
+		return 0;
+	return cli_fail("run", CLI_HOST, "%s file=%.100s: cannot be written: %s", option, path,
+		strerror(errno));
+}
+
+/*
+ * Standard output for the virtio console. A terminal or pipe is opened once more, for a descriptor
+ * of our own that does not block: the flag on the one we were given is others' as well.
+ */
+static int hvc_stdout_open(void)
+{
+	struct stat st;
+	int fd = -1;
+
+	if (!fstat(STDOUT_FILENO, &st) && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
+		fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return fd >= 0 ? fd : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+}
+
+static int consoles_open(struct run_options *o)
+{
+	int status = 0;
+
 	if (o->console == RUN_CONSOLE_STDIO)
 		o->cfg.console_out = STDOUT_FILENO;
-	if (o->console != RUN_CONSOLE_FILE)
-		return 0;
-	o->cfg.console_out =
-		open(o->console_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
-	if (o->cfg.console_out >= 0)
-		return 0;
-	return cli_fail("run", CLI_HOST, "--console file=%.100s: cannot be written: %s",
-		o->console_file, strerror(errno));
+	if (o->console == RUN_CONSOLE_FILE)
+		status = console_file_open("--console", o->console_file, &o->cfg.console_out);
+	if (status || !o->cfg.hvc.on)
+		return status;
+	if (o->hvc == RUN_CONSOLE_FILE)
+		return console_file_open("--hvc", o->hvc_file, &o->cfg.hvc.out);
+	if (o->hvc == RUN_CONSOLE_STDIO) {
+		o->cfg.hvc.out = hvc_stdout_open();
+		terminal_size_get(STDOUT_FILENO, &o->cfg.hvc.cols, &o->cfg.hvc.rows);
+	}
+	return 0;
+}
+
+static void consoles_close(struct run_options *o)
+{
+	if (o->console == RUN_CONSOLE_FILE && o->cfg.console_out >= 0)
+		close(o->cfg.console_out);
+	if (o->cfg.hvc.out >= 0)
+		close(o->cfg.hvc.out);
 }
 
 static int session_run(struct session *s)
@@ -241,7 +291,7 @@ static int session_run(struct session *s)
 			*why ? why : strerror(-err));
 	if (s->opts->verbose)
 		disks_report(s->m);
-	if (s->opts->console == RUN_CONSOLE_STDIO) {
+	if (s->opts->console == RUN_CONSOLE_STDIO || run_hvc_has_terminal(s->opts)) {
 		s->input_open = true;
 		terminal_open(&s->tty, STDIN_FILENO);
 		terminal_raw(&s->tty);
@@ -267,11 +317,10 @@ int cmd_run(int argc, char **argv)
 		status = cli_fail("run", CLI_HOST, "signalfd: %s", strerror(errno));
 		goto out;
 	}
-	status = console_open(&opts);
+	status = consoles_open(&opts);
 	if (!status)
 		status = session_run(&s);
-	if (opts.console == RUN_CONSOLE_FILE && opts.cfg.console_out >= 0)
-		close(opts.cfg.console_out);
+	consoles_close(&opts);
 	close(s.sig_fd);
 out:
 	machine_config_free(&opts.cfg);

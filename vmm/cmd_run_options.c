@@ -32,6 +32,10 @@ static const char help[] =
 	"                       microseconds; 0: it never polls (500)\n"
 	"  --no-io-uring        I/O threads wait with epoll instead\n"
 	"  --console WHERE      the first serial port: stdio, none or file=PATH (stdio)\n"
+	"  --hvc WHERE          a virtio console, hvc0: stdio, none or file=PATH; with\n"
+	"                       stdio the serial port has no terminal (no such console)\n"
+	"  --rng                a virtio entropy device\n"
+	"  --balloon KEY=VALUE,...  a virtio memory balloon, see below\n"
 	"  --no-reboot          end when the guest reboots\n"
 	"  --counters           print what the run cost at its end, on standard error\n"
 	"  --verbose            say which engine was chosen for each disk\n"
@@ -77,6 +81,14 @@ static const char help[] =
 	"  offload=on|off       checksum and segmentation offload (on)\n"
 	"  ring=, queue-size=, indirect=, event-idx=, in-order= as above\n"
 	"\n"
+	"Keys of --balloon:\n"
+	"  size=SIZE            memory asked back from the guest at start (0)\n"
+	"  deflate-on-oom=on|off\n"
+	"                       a guest out of memory takes pages back (on)\n"
+	"  free-page-reporting=on|off\n"
+	"                       free pages go back to the host unasked (on)\n"
+	"  ring=split|packed    queue layout offered (split)\n"
+	"\n"
 	"On a terminal, Ctrl-A x quits, Ctrl-A a sends Ctrl-A, Ctrl-A h helps. SIGTERM\n"
 	"and SIGINT stop the guest cleanly, with all accepted writes on disk.\n"
 	"\n"
@@ -102,6 +114,9 @@ enum {
 	O_POLL_US,
 	O_NO_IO_URING,
 	O_CONSOLE,
+	O_HVC,
+	O_RNG,
+	O_BALLOON,
 	O_NO_REBOOT,
 	O_COUNTERS,
 	O_VERBOSE,
@@ -123,6 +138,9 @@ static const struct cli_option options[] = {
 	[O_POLL_US] = {"--poll-us", true},
 	[O_NO_IO_URING] = {"--no-io-uring", false},
 	[O_CONSOLE] = {"--console", true},
+	[O_HVC] = {"--hvc", true},
+	[O_RNG] = {"--rng", false},
+	[O_BALLOON] = {"--balloon", true},
 	[O_NO_REBOOT] = {"--no-reboot", false},
 	[O_COUNTERS] = {"--counters", false},
 	[O_VERBOSE] = {"--verbose", false},
@@ -168,20 +186,41 @@ static int memory_parse(const char *text, uint64_t *out)
 	return RUN_GO;
 }
 
-static int console_parse(struct run_options *o, const char *text)
+static int console_parse(
+	const char *option, const char *text, enum run_console *where, const char **file)
 {
 	if (!strcmp(text, "stdio")) {
-		o->console = RUN_CONSOLE_STDIO;
+		*where = RUN_CONSOLE_STDIO;
 	} else if (!strcmp(text, "none")) {
-		o->console = RUN_CONSOLE_NONE;
+		*where = RUN_CONSOLE_NONE;
 	} else if (!strncmp(text, "file=", 5) && text[5]) {
-		o->console = RUN_CONSOLE_FILE;
-		o->console_file = text + 5;
+		*where = RUN_CONSOLE_FILE;
+		*file = text + 5;
 	} else {
 		return cli_fail("run", CLI_USAGE,
-			"--console %.60s: unknown place; use stdio, none or file=PATH", text);
+			"%s %.60s: unknown place; use stdio, none or file=PATH", option, text);
 	}
 	return RUN_GO;
+}
+
+/* There is one terminal. */
+static int consoles_check(struct run_options *o, bool console_given)
+{
+	if (!o->cfg.hvc.on || o->hvc != RUN_CONSOLE_STDIO)
+		return RUN_GO;
+	if (!console_given)
+		o->console = RUN_CONSOLE_NONE;
+	if (o->console == RUN_CONSOLE_STDIO)
+		return cli_fail("run", CLI_USAGE,
+			"--hvc stdio: the serial port has the terminal; leave --console stdio out");
+	return RUN_GO;
+}
+
+static int balloon_set(struct machine_config *cfg, const char *text)
+{
+	char why[VMM_WHY_MAX];
+
+	return balloon_config_parse(&cfg->balloon, text, why) ? usage(why) : RUN_GO;
 }
 
 static int disk_add(struct machine_config *cfg, const char *text)
@@ -219,6 +258,9 @@ static int flag_set(struct run_options *o, int option)
 		break;
 	case O_NO_IO_URING:
 		o->cfg.no_io_uring = true;
+		break;
+	case O_RNG:
+		o->cfg.rng.on = true;
 		break;
 	case O_NO_REBOOT:
 		o->no_reboot = true;
@@ -264,7 +306,12 @@ static int option_set(struct run_options *o, int option, const char *value)
 		cfg->poll_set = true;
 		return count_parse("--poll-us", value, 0, POLL_US_MAX, &cfg->poll_us);
 	case O_CONSOLE:
-		return console_parse(o, value);
+		return console_parse("--console", value, &o->console, &o->console_file);
+	case O_HVC:
+		cfg->hvc.on = true;
+		return console_parse("--hvc", value, &o->hvc, &o->hvc_file);
+	case O_BALLOON:
+		return balloon_set(cfg, value);
 	default:
 		return flag_set(o, option);
 	}
@@ -295,7 +342,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 	}
 	if (!o->cfg.kernel)
 		return usage("--kernel: missing; give --kernel FILE, a bzImage or an ELF image");
-	return RUN_GO;
+	return consoles_check(o, given[O_CONSOLE]);
 }
 
 /* ------------------------------------------------------------------ --counters */
@@ -308,7 +355,7 @@ static void device_print(struct machine *m, unsigned i)
 	machine_device_report(m, i, &r);
 	c = r.counters;
 	fprintf(stderr,
-		"%-12s %12" PRIu64 " %14" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
+		"%-14s %12" PRIu64 " %14" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
 		" %8" PRIu64 "\n",
 		r.model, counter_get(&c->requests), counter_get(&c->bytes),
 		counter_get(&c->doorbells), counter_get(&c->exits), counter_get(&c->interrupts),
@@ -341,7 +388,7 @@ void run_counters_print(struct machine *m)
 #undef ROW
 	if (!machine_devices(m))
 		return;
-	fprintf(stderr, "\n%-12s %12s %14s %10s %10s %10s %8s\n", "DEVICE", "REQUESTS", "BYTES",
+	fprintf(stderr, "\n%-14s %12s %14s %10s %10s %10s %8s\n", "DEVICE", "REQUESTS", "BYTES",
 		"DOORBELLS", "EXITS", "INTERRUPTS", "ERRORS");
 	for (unsigned i = 0; i < machine_devices(m); i++)
 		device_print(m, i);

@@ -20,6 +20,7 @@ void machine_config_init(struct machine_config *cfg)
 		cfg->disks[i].fd = -1;
 	for (unsigned i = 0; i < VMM_NETS_MAX; i++)
 		cfg->nets[i].fd = -1;
+	cfg->hvc.out = cfg->hvc.in = -1;
 }
 
 bool machine_error_is_usage(int error)
@@ -342,6 +343,8 @@ static int machine_devices_create(struct machine *m, char why[VMM_WHY_MAX])
 		rc = machine_disk_create(m, i, why);
 	for (unsigned i = 0; i < m->cfg.nnets && !rc; i++)
 		rc = machine_net_create(m, i, why);
+	if (!rc)
+		rc = machine_others_create(m, why);
 	if (rc)
 		return rc;
 	rc = pci_assign_all(m);

@@ -95,7 +95,7 @@ struct machine {
 	uint8_t pirq[4]; /* PIIX3 registers 0x60-0x63, under irq_lock */
 
 	struct device *devices; /* in order of creation */
-	struct machine_unit units[VMM_DISKS_MAX + VMM_NETS_MAX];
+	struct machine_unit units[VMM_DISKS_MAX + VMM_NETS_MAX + VMM_OTHERS_MAX];
 	unsigned nunits;
 	struct io_thread *io[VMM_CPUS_MAX];
 	unsigned nio;
@@ -131,6 +131,9 @@ struct machine {
 /* printf into why; returns error. */
 int why_set(char why[VMM_WHY_MAX], int error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+
+/* machine_others.c: what is neither disk nor card */
+int machine_others_create(struct machine *m, char why[VMM_WHY_MAX]);
 
 /* memory.c */
 int memory_create(struct machine *m, char why[VMM_WHY_MAX]);

@@ -89,12 +89,43 @@ static const struct device_model ne2k_pci = {
 	.create_net = ne2000_create,
 };
 
+static const struct model_option no_options[] = {{NULL, NULL, NULL}};
+
+static const struct model_option balloon_options[] = {
+	{"size", "SIZE", "memory asked back from the guest at start (0)"},
+	{"deflate-on-oom", "on|off", "a guest out of memory takes pages back (on)"},
+	{"free-page-reporting", "on|off", "free pages go back to the host unasked (on)"},
+	{"ring", "split|packed", "virtqueue layout offered (split)"},
+	{NULL, NULL, NULL},
+};
+
+static const struct device_model virtio_console = {
+	.info = {"virtio-console", "other", "split", "virtio 1.2 console on PCI: hvc0", no_options,
+		"--hvc"},
+	.create_other = virtio_pci_console_create,
+};
+
+static const struct device_model virtio_rng = {
+	.info = {"virtio-rng", "other", "split", "virtio 1.2 entropy device on PCI", no_options,
+		"--rng"},
+	.create_other = virtio_pci_rng_create,
+};
+
+static const struct device_model virtio_balloon = {
+	.info = {"virtio-balloon", "other", "split", "virtio 1.2 memory balloon on PCI",
+		balloon_options, "--balloon"},
+	.create_other = virtio_pci_balloon_create,
+};
+
 const struct device_model *const device_models[] = {
 	&virtio_blk,
 	&ide,
 	&virtio_net,
 	&e1000,
 	&ne2k_pci,
+	&virtio_console,
+	&virtio_rng,
+	&virtio_balloon,
 	NULL,
 };
 

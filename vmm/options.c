@@ -198,8 +198,12 @@ static int model_unknown(struct pairs *p, const char *kind, const struct pair *p
 		const struct model_info *info = machine_model_info(i);
 
 		if (!strcmp(info->name, pair->value) && strcmp(info->kind, kind) != 0)
-			return complain(p, "model=%s: that is a %s model; use it with --%s",
-				info->name, info->kind, info->kind);
+			return info->option
+				       ? complain(p, "model=%s: that is no %s model; use %s",
+						 info->name, kind, info->option)
+				       : complain(p,
+						 "model=%s: that is a %s model; use it with --%s",
+						 info->name, info->kind, info->kind);
 		if (!strcmp(info->kind, kind))
 			list_append(list, sizeof(list), info->name);
 	}
@@ -231,7 +235,8 @@ static int key_refuse(struct pairs *p, const struct model_info *info, const stru
 	for (unsigned i = 0; machine_model_info(i); i++) {
 		const struct model_info *other = machine_model_info(i);
 
-		if (!strcmp(other->kind, info->kind) && option_find(other, pair->key))
+		if (!strcmp(other->kind, info->kind) && !info->option &&
+			option_find(other, pair->key))
 			return complain(p,
 				"%.24s=%.*s: model %s has no such option; leave it out, or "
 				"use model=%s",
@@ -635,6 +640,52 @@ out:
 	if (err)
 		net_config_clear(cfg);
 	free(p.text);
+	return err;
+}
+
+/* ------------------------------------------------------------------ --balloon */
+
+static int size_get(struct pairs *p, const struct pair *pair, uint64_t *out)
+{
+	if (vmm_size_parse(pair->value, out))
+		return complain_value(
+			p, pair, "not a size; use a number with a unit, as in 512M or 1G");
+	if (*out % SPLIT_BALLOON_PAGE)
+		return complain_value(p, pair, "not a multiple of 4K; use one, as in 512M");
+	return 0;
+}
+
+static int balloon_key(struct balloon_config *cfg, struct pairs *p, const struct pair *pair)
+{
+	if (!strcmp(pair->key, "size"))
+		return size_get(p, pair, &cfg->size);
+	if (!strcmp(pair->key, "deflate-on-oom"))
+		return choice_get(p, pair, &cfg->deflate_on_oom);
+	if (!strcmp(pair->key, "free-page-reporting"))
+		return choice_get(p, pair, &cfg->reporting);
+	return ring_get(p, pair, &cfg->packed);
+}
+
+int balloon_config_parse(struct balloon_config *cfg, const char *text, char why[VMM_WHY_MAX])
+{
+	const struct model_info *info = &device_model_find("other", "virtio-balloon")->info;
+	struct pairs p = {.option = "--balloon", .why = why};
+	int err;
+
+	*cfg = (struct balloon_config){.on = true};
+	snprintf(why, VMM_WHY_MAX, "--balloon: out of memory");
+	err = pairs_split(&p, text);
+	/* deflate_on_oom, as other monitors spell it */
+	for (unsigned i = 0; !err && i < p.n; i++)
+		for (char *c = p.list[i].key; *c; c++)
+			*c = *c == '_' ? '-' : *c;
+	if (!err)
+		err = keys_check(&p, info);
+	for (unsigned i = 0; !err && i < p.n; i++)
+		err = balloon_key(cfg, &p, &p.list[i]);
+	free(p.text);
+	if (err)
+		*cfg = (struct balloon_config){0};
 	return err;
 }
 

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "vmm/cli_priv.h"
@@ -61,6 +62,16 @@ void terminal_restore(struct terminal *t)
 {
 	terminal_put_back();
 	t->raw = false;
+}
+
+void terminal_size_get(int fd, uint16_t *cols, uint16_t *rows)
+{
+	struct winsize size = {0};
+
+	if (ioctl(fd, TIOCGWINSZ, &size) < 0)
+		size = (struct winsize){0};
+	*cols = size.ws_col;
+	*rows = size.ws_row;
 }
 
 static void terminal_help(void)

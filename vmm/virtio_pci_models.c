@@ -116,3 +116,101 @@ int virtio_pci_net_create(
 	}
 	return err ? err : virtio_pci_create(m, &maker, out, why);
 }
+
+/* ------------------------------------------------------------------ what is neither disk nor card
+ */
+
+static int console_make(struct virtio_pci *vp, const void *ctx, char why[VMM_WHY_MAX])
+{
+	const struct other_args *args = ctx;
+	const struct hvc_config *cfg = &args->cfg->hvc;
+	struct split_console_options opts = {
+		.ring.ring = ring_choice(cfg->packed),
+		.out_fd = cfg->out,
+		.output = cfg->output,
+		.ctx = cfg->ctx,
+		.in_fd = cfg->in,
+		.cols = cfg->cols,
+		.rows = cfg->rows,
+	};
+
+	return split_console_create(
+		&vp->split, args->io, machine_mem(vp->dev.machine), &vp->signal, &opts, why);
+}
+
+int virtio_pci_console_create(struct machine *m, const struct other_args *args, struct device **out,
+	char why[VMM_WHY_MAX])
+{
+	const struct virtio_pci_maker maker = {
+		.virtio_id = VIRTIO_ID_CONSOLE,
+		.class_code = 0x078000,
+		.make = console_make,
+		.args = args,
+		.name = args->name,
+	};
+
+	return virtio_pci_create(m, &maker, out, why);
+}
+
+static int rng_make(struct virtio_pci *vp, const void *ctx, char why[VMM_WHY_MAX])
+{
+	const struct other_args *args = ctx;
+	struct split_rng_options opts = {
+		.ring.ring = ring_choice(args->cfg->rng.packed),
+		.rate_bytes_per_s = args->cfg->rng.rate,
+	};
+
+	return split_rng_create(
+		&vp->split, args->io, machine_mem(vp->dev.machine), &vp->signal, &opts, why);
+}
+
+int virtio_pci_rng_create(struct machine *m, const struct other_args *args, struct device **out,
+	char why[VMM_WHY_MAX])
+{
+	const struct virtio_pci_maker maker = {
+		.virtio_id = VIRTIO_ID_RNG,
+		.class_code = 0x00ff00,
+		.make = rng_make,
+		.args = args,
+		.name = args->name,
+	};
+
+	return virtio_pci_create(m, &maker, out, why);
+}
+
+static int balloon_make(struct virtio_pci *vp, const void *ctx, char why[VMM_WHY_MAX])
+{
+	const struct other_args *args = ctx;
+	const struct machine_config *m = args->cfg;
+	uint64_t pages = m->memory / SPLIT_BALLOON_PAGE;
+	struct split_balloon_options opts = {
+		.ring.ring = ring_choice(m->balloon.packed),
+		.pages = (uint32_t)(m->balloon.size / SPLIT_BALLOON_PAGE),
+		.pages_max = pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX,
+		.host_page_bytes = m->hugepages ? 2u << 20 : SPLIT_BALLOON_PAGE,
+		.no_deflate_on_oom = m->balloon.deflate_on_oom == VMM_OFF,
+		.no_reporting = m->balloon.reporting == VMM_OFF,
+	};
+
+	return split_balloon_create(
+		&vp->split, args->io, machine_mem(vp->dev.machine), &vp->signal, &opts, why);
+}
+
+int virtio_pci_balloon_create(struct machine *m, const struct other_args *args, struct device **out,
+	char why[VMM_WHY_MAX])
+{
+	const struct virtio_pci_maker maker = {
+		.virtio_id = VIRTIO_ID_BALLOON,
+		.class_code = 0x00ff00,
+		.make = balloon_make,
+		.args = args,
+		.name = args->name,
+	};
+
+	return virtio_pci_create(m, &maker, out, why);
+}
+
+struct split_device *virtio_pci_split(struct device *d)
+{
+	return ((struct virtio_pci *)d)->split;
+}

@@ -19,10 +19,11 @@
 #include "netbridge/netbridge.h"
 #include "ring/ring.h"
 
-#define VMM_WHY_MAX   256u
-#define VMM_DISKS_MAX 16u
-#define VMM_NETS_MAX  8u
-#define VMM_CPUS_MAX  64u
+#define VMM_WHY_MAX    256u
+#define VMM_DISKS_MAX  16u
+#define VMM_NETS_MAX   8u
+#define VMM_OTHERS_MAX 8u
+#define VMM_CPUS_MAX   64u
 
 /* ------------------------------------------------------------------ configuration */
 
@@ -63,6 +64,31 @@ struct net_config {
 	enum vmm_choice indirect, event_idx, in_order, mergeable, offload;
 };
 
+/* The console hvc0 (virtio-console); the one that is ttyS0 is machine_config.console_out. */
+struct hvc_config {
+	bool on;
+	int out; /* where output goes; -1: nowhere. Stays the caller's. */
+	int in;  /* read for input; -1: machine_hvc_input() alone */
+	/* Instead of out, as split_console_options.output; go on by machine_hvc_resume(). */
+	size_t (*output)(void *ctx, const uint8_t *bytes, size_t n);
+	void *ctx;
+	uint16_t cols, rows; /* 0: not known */
+	bool packed;
+};
+
+struct rng_config {
+	bool on;
+	uint64_t rate; /* bytes per second; 0: no limit */
+	bool packed;
+};
+
+struct balloon_config {
+	bool on;
+	uint64_t size; /* bytes the guest is asked to give up at start, a multiple of 4 KiB */
+	enum vmm_choice deflate_on_oom, reporting; /* default on */
+	bool packed;
+};
+
 struct machine;
 
 /* An I/O port range that the creator of the machine answers itself (test and benchmark devices).
@@ -86,6 +112,9 @@ struct machine_config {
 	unsigned ndisks;
 	struct net_config nets[VMM_NETS_MAX];
 	unsigned nnets;
+	struct hvc_config hvc;
+	struct rng_config rng;
+	struct balloon_config balloon;
 	unsigned io_threads; /* 0: 1 */
 	unsigned poll_us;    /* upper bound of the I/O threads' polling window */
 	bool poll_set;       /* poll_us was given; else a default */
@@ -163,6 +192,21 @@ void machine_destroy(struct machine *m);
 /* Bytes typed on the console; how many were taken (the rest later). Any one thread. */
 size_t machine_console_input(struct machine *m, const uint8_t *bytes, size_t n);
 
+/* The same for hvc0; 0 without one. */
+size_t machine_hvc_input(struct machine *m, const uint8_t *bytes, size_t n);
+/* hvc_config.output() may take more. Any thread. */
+void machine_hvc_resume(struct machine *m);
+/* The terminal behind hvc0 has another size. Any thread. */
+void machine_hvc_resize(struct machine *m, uint16_t cols, uint16_t rows);
+
+/*
+ * Asks the guest for memory, or gives it back: the balloon's new size in bytes. It takes its time;
+ * machine_balloon_get() tells how far it is. -ENODEV: no balloon; -EINVAL: not a multiple of 4 KiB,
+ * or not less than the guest's memory. Any thread.
+ */
+int machine_balloon_set(struct machine *m, uint64_t bytes, char why[VMM_WHY_MAX]);
+int machine_balloon_get(struct machine *m, struct split_balloon_info *out);
+
 /* ------------------------------------------------------------------ state */
 
 /* Everything but guest memory: vCPUs, interrupt controllers, devices. The machine must be paused
@@ -204,10 +248,11 @@ struct machine_counters {
 
 void machine_counters_get(struct machine *m, struct machine_counters *out); /* any thread */
 
-/* What became of device i (0 .. machine_devices()-1): disks in order, then nets. */
+/* What became of device i (0 .. machine_devices()-1): disks in order, then nets,
+ * then others. */
 struct device_report {
 	const char *model;
-	const char *kind;                       /* "disk" or "net" */
+	const char *kind;                       /* "disk", "net" or "other" */
 	struct blk_info blk;                    /* disks */
 	const char *port_kind;                  /* nets */
 	const struct device_counters *counters; /* lives as long as the machine */
@@ -239,10 +284,11 @@ struct model_option {
 /* For `sluice devices`. NULL at the end of the table. */
 struct model_info {
 	const char *name;
-	const char *kind; /* "disk", "net", "machine" */
+	const char *kind; /* "disk", "net", "other" */
 	const char *way;  /* "emulated" or "split" */
 	const char *help;
 	const struct model_option *options; /* ends with a NULL key */
+	const char *option;                 /* kind "other": what `sluice run` calls it, "--rng" */
 };
 const struct model_info *machine_model_info(unsigned i);
 
@@ -250,6 +296,7 @@ const struct model_info *machine_model_info(unsigned i);
  * machine_config_free(). */
 int disk_config_parse(struct disk_config *cfg, const char *text, char why[VMM_WHY_MAX]);
 int net_config_parse(struct net_config *cfg, const char *text, char why[VMM_WHY_MAX]);
+int balloon_config_parse(struct balloon_config *cfg, const char *text, char why[VMM_WHY_MAX]);
 void machine_config_free(struct machine_config *cfg);
 /* "512M", "1G", "4096K", plain bytes. -EINVAL. */
 int vmm_size_parse(const char *text, uint64_t *out);

@@ -238,12 +238,21 @@ struct net_args {
 	uint8_t mac[6];
 	char name[16];
 };
+/* A device that is neither disk nor card: what it is made from is in the machine's configuration.
+ */
+struct other_args {
+	const struct machine_config *cfg;
+	struct io_thread *io;
+	char name[16];
+};
 
 struct device_model {
 	struct model_info info;
 	int (*create_disk)(struct machine *m, const struct disk_args *args, struct device **out,
 		char why[VMM_WHY_MAX]);
 	int (*create_net)(struct machine *m, const struct net_args *args, struct device **out,
+		char why[VMM_WHY_MAX]);
+	int (*create_other)(struct machine *m, const struct other_args *args, struct device **out,
 		char why[VMM_WHY_MAX]);
 };
 
@@ -261,6 +270,14 @@ int virtio_pci_blk_create(struct machine *m, const struct disk_args *args, struc
 	char why[VMM_WHY_MAX]);
 int virtio_pci_net_create(
 	struct machine *m, const struct net_args *args, struct device **out, char why[VMM_WHY_MAX]);
+int virtio_pci_console_create(struct machine *m, const struct other_args *args, struct device **out,
+	char why[VMM_WHY_MAX]);
+int virtio_pci_rng_create(struct machine *m, const struct other_args *args, struct device **out,
+	char why[VMM_WHY_MAX]);
+int virtio_pci_balloon_create(struct machine *m, const struct other_args *args, struct device **out,
+	char why[VMM_WHY_MAX]);
+/* The backend's half of a device made by one of these. */
+struct split_device *virtio_pci_split(struct device *d);
 
 /* ------------------------------------------------------------------ the machine */
 

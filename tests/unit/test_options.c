@@ -375,11 +375,13 @@ static void table_and_parser_agree(void)
 	const struct model_info *info;
 	struct disk_config disk;
 	struct net_config net;
+	struct balloon_config balloon;
 	char text[128];
 
 	for (unsigned i = 0; (info = machine_model_info(i)); i++) {
 		CU_ASSERT(!strcmp(info->way, "emulated") || !strcmp(info->way, "split"));
 		CU_ASSERT(info->help[0] != '\0');
+		CU_ASSERT_EQUAL(!strcmp(info->kind, "other"), info->option != NULL);
 		for (const struct model_option *o = info->options; o->key; o++) {
 			if (!strcmp(o->key, "model"))
 				continue;
@@ -387,6 +389,9 @@ static void table_and_parser_agree(void)
 			if (!strcmp(info->kind, "disk")) {
 				if (!disk_config_parse(&disk, text, why))
 					disk_free(&disk);
+			} else if (!strcmp(info->name, "virtio-balloon")) {
+				snprintf(text, sizeof(text), "%s=\t", o->key);
+				CU_ASSERT(balloon_config_parse(&balloon, text, why) < 0);
 			} else if (!net_config_parse(&net, text, why)) {
 				net_free(&net);
 			}
@@ -396,8 +401,45 @@ static void table_and_parser_agree(void)
 				CU_ASSERT(strcmp(p->key, o->key) != 0);
 		}
 	}
-	CU_ASSERT_PTR_NOT_NULL(machine_model_info(4));
-	CU_ASSERT_PTR_NULL(machine_model_info(5));
+	CU_ASSERT_PTR_NOT_NULL(machine_model_info(7));
+	CU_ASSERT_PTR_NULL(machine_model_info(1000));
+}
+
+static void balloon(void)
+{
+	static const struct {
+		const char *text, *pattern;
+	} bad[] = {
+		{"size=1000", "not a multiple of 4K"},
+		{"size=much", "not a size"},
+		{"size=", "a value is missing"},
+		{"size", "a value is missing"},
+		{"size=1M,size=2M", "given twice"},
+		{"deflate-on-oom=yes", "use on or off"},
+		{"ring=round", "use split or packed"},
+		{"colour=red", "unknown key; use size, deflate-on-oom, free-page-reporting, ring"},
+		{"", "a key is missing"},
+	};
+	struct balloon_config cfg;
+
+	CU_ASSERT_EQUAL(balloon_config_parse(&cfg, "size=0", why), 0);
+	CU_ASSERT(cfg.on && !cfg.size && !cfg.packed);
+	CU_ASSERT_EQUAL(cfg.deflate_on_oom, VMM_DEFAULT);
+	CU_ASSERT_EQUAL(
+		balloon_config_parse(&cfg,
+			"size=64M,deflate_on_oom=off,free_page_reporting=off,ring=packed", why),
+		0);
+	CU_ASSERT(cfg.on && cfg.size == 64u << 20 && cfg.packed);
+	CU_ASSERT_EQUAL(cfg.deflate_on_oom, VMM_OFF);
+	CU_ASSERT_EQUAL(cfg.reporting, VMM_OFF);
+	CU_ASSERT_EQUAL(balloon_config_parse(&cfg, "free-page-reporting=on", why), 0);
+	CU_ASSERT_EQUAL(cfg.reporting, VMM_ON);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		CU_ASSERT(balloon_config_parse(&cfg, bad[i].text, why) < 0);
+		CU_ASSERT_PTR_NOT_NULL(strstr(why, bad[i].pattern));
+		CU_ASSERT_PTR_NOT_NULL(strstr(why, "--balloon"));
+		CU_ASSERT_FALSE(cfg.on);
+	}
 }
 
 static const struct unit_case cases[] = {
@@ -410,6 +452,7 @@ static const struct unit_case cases[] = {
 	{"net: user: mistakes", net_user_mistakes},
 	{"long values", long_values},
 	{"sizes", sizes},
+	{"balloon", balloon},
 	{"table and parser agree", table_and_parser_agree},
 };
 
