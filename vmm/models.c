@@ -63,29 +63,30 @@ static const struct model_option virtio_net_options[] = {NET_OPTIONS,
 
 static const struct device_model virtio_blk = {
 	.info = {"virtio-blk", "disk", "split", "virtio 1.2 block device on PCI",
-		virtio_blk_options},
+		virtio_blk_options, NULL},
 	.create_disk = virtio_pci_blk_create,
 };
 
 static const struct device_model ide = {
 	.info = {"ide", "disk", "emulated", "Intel PIIX3 IDE: PIO and bus-master DMA, up to 4",
-		disk_options},
+		disk_options, NULL},
 	.create_disk = ide_create,
 };
 
 static const struct device_model virtio_net = {
 	.info = {"virtio-net", "net", "split", "virtio 1.2 network device on PCI",
-		virtio_net_options},
+		virtio_net_options, NULL},
 	.create_net = virtio_pci_net_create,
 };
 
 static const struct device_model e1000 = {
-	.info = {"e1000", "net", "emulated", "Intel 82540EM gigabit Ethernet", net_options},
+	.info = {"e1000", "net", "emulated", "Intel 82540EM gigabit Ethernet", net_options, NULL},
 	.create_net = e1000_create,
 };
 
 static const struct device_model ne2k_pci = {
-	.info = {"ne2k_pci", "net", "emulated", "NE2000 on PCI: Realtek RTL8029", net_options},
+	.info = {"ne2k_pci", "net", "emulated", "NE2000 on PCI: Realtek RTL8029", net_options,
+		NULL},
 	.create_net = ne2000_create,
 };
 
