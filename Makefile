@@ -36,10 +36,10 @@ LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
 # Debian 12 packages: to build, to test, to measure.
 PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-dev libcunit1-dev \
               spin git clang clang-format clang-tidy libclang-rt-14-dev linux-perf iproute2 \
-              fio gnuplot-nox jq qemu-utils libslirp-dev
+              linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev
 
 .DEFAULT_GOAL := build
-include perf/perf.mk tests/tests.mk
+include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk
 
 ## build         the programs: build/sluice, build/sluice-bench and the benchmark guest
 build: $(B)/sluice $(PROGRAMS)
@@ -102,7 +102,7 @@ clean:
 help:
 	@echo "Sluice: make TARGET [SAN=address,undefined|thread] [CC=clang] [FUZZ_S=seconds] [PREFIX=...] [DESTDIR=...]"
 	@echo
-	@sed -n 's/^## /  /p' Makefile tests/tests.mk perf/perf.mk
+	@sed -n 's/^## /  /p' Makefile tests/tests.mk perf/perf.mk frontend-drivers/linux/kmod.mk
 
 -include $(shell test -d build && find build -path build/lab -prune -o -type f -name '*.d' -print 2>/dev/null)
 .PHONY: build demo deps install clean help
