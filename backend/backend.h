@@ -494,7 +494,7 @@ struct split_vsock_options {
 	const char *socket;   /* path; copied */
 	uint32_t cid;         /* the guest's address: 3 .. 2^32 - 2 */
 	unsigned connections; /* at once, both ways together; 0: 1024 */
-	uint32_t queue_size;  /* default 128, up to 1024 */
+	uint32_t queue_size;  /* default 256, up to 1024 */
 	enum split_ring_choice ring;
 	bool no_indirect, no_event_idx;
 	bool in_order;

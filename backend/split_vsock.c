@@ -325,7 +325,7 @@ int split_vsock_create(struct split_device **out, struct io_thread *io, const st
 	v->common.mem = mem;
 	v->common.signal = *signal;
 	v->common.nqueues = VSOCK_QUEUES;
-	v->common.queue_size_max = opts->queue_size ? opts->queue_size : 128;
+	v->common.queue_size_max = opts->queue_size ? opts->queue_size : 256;
 	v->common.chain_max = VSOCK_CHAIN_MAX;
 	v->common.features = split_features_common(opts->ring, opts->no_indirect,
 				     opts->no_event_idx, opts->in_order) |

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -230,6 +231,17 @@ static void disks_report(struct machine *m)
 	}
 }
 
+/* Each connection between guest and host is a descriptor: as many as the system allows. */
+static void descriptors_allow(const struct run_options *o)
+{
+	struct rlimit limit;
+
+	if (!o->cfg.vsock.socket || getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static int console_file_open(const char *option, const char *path, int *out)
 {
 	*out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
@@ -285,6 +297,7 @@ static int session_run(struct session *s)
 	char why[VMM_WHY_MAX] = "";
 	int err, status;
 
+	descriptors_allow(s->opts);
 	err = machine_create(&s->m, &s->opts->cfg, why);
 	if (err)
 		return cli_fail("run", machine_error_is_usage(err) ? CLI_USAGE : CLI_HOST, "%s",

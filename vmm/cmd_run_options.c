@@ -35,6 +35,7 @@ static const char help[] =
 	"  --hvc WHERE          a virtio console, hvc0: stdio, none or file=PATH; with\n"
 	"                       stdio the serial port has no terminal (no such console)\n"
 	"  --rng                a virtio entropy device\n"
+	"  --vsock cid=N,socket=PATH   sockets between guest and host, see below\n"
 	"  --balloon KEY=VALUE,...  a virtio memory balloon, see below\n"
 	"  --no-reboot          end when the guest reboots\n"
 	"  --counters           print what the run cost at its end, on standard error\n"
@@ -81,6 +82,14 @@ static const char help[] =
 	"  offload=on|off       checksum and segmentation offload (on)\n"
 	"  ring=, queue-size=, indirect=, event-idx=, in-order= as above\n"
 	"\n"
+	"Keys of --vsock:\n"
+	"  cid=N                the guest's address, 3 or above\n"
+	"  socket=PATH          made at start, removed at the end: connect to it, write\n"
+	"                       \"CONNECT PORT\\n\", read \"OK ...\\n\"; a guest that connects\n"
+	"                       to port P of the host (2) reaches who listens at PATH_P\n"
+	"  connections=N        at once, 1 to 32768 (1024)\n"
+	"  ring=, queue-size=, indirect=, event-idx=, in-order= as above\n"
+	"\n"
 	"Keys of --balloon:\n"
 	"  size=SIZE            memory asked back from the guest at start (0)\n"
 	"  deflate-on-oom=on|off\n"
@@ -117,6 +126,7 @@ enum {
 	O_HVC,
 	O_RNG,
 	O_BALLOON,
+	O_VSOCK,
 	O_NO_REBOOT,
 	O_COUNTERS,
 	O_VERBOSE,
@@ -141,6 +151,7 @@ static const struct cli_option options[] = {
 	[O_HVC] = {"--hvc", true},
 	[O_RNG] = {"--rng", false},
 	[O_BALLOON] = {"--balloon", true},
+	[O_VSOCK] = {"--vsock", true},
 	[O_NO_REBOOT] = {"--no-reboot", false},
 	[O_COUNTERS] = {"--counters", false},
 	[O_VERBOSE] = {"--verbose", false},
@@ -214,6 +225,13 @@ static int consoles_check(struct run_options *o, bool console_given)
 		return cli_fail("run", CLI_USAGE,
 			"--hvc stdio: the serial port has the terminal; leave --console stdio out");
 	return RUN_GO;
+}
+
+static int vsock_set(struct machine_config *cfg, const char *text)
+{
+	char why[VMM_WHY_MAX];
+
+	return vsock_config_parse(&cfg->vsock, text, why) ? usage(why) : RUN_GO;
 }
 
 static int balloon_set(struct machine_config *cfg, const char *text)
@@ -312,6 +330,8 @@ static int option_set(struct run_options *o, int option, const char *value)
 		return console_parse("--hvc", value, &o->hvc, &o->hvc_file);
 	case O_BALLOON:
 		return balloon_set(cfg, value);
+	case O_VSOCK:
+		return vsock_set(cfg, value);
 	default:
 		return flag_set(o, option);
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The user's devices that are neither disk nor card: console, entropy, balloon. */
+/* The user's devices that are neither disk nor card: console, entropy, balloon, sockets. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -11,6 +11,7 @@
 #define NAME_HVC     "hvc0"
 #define NAME_RNG     "rng0"
 #define NAME_BALLOON "balloon0"
+#define NAME_VSOCK   "vsock0"
 
 static int other_create(
 	struct machine *m, const char *model_name, const char *name, char why[VMM_WHY_MAX])
@@ -73,6 +74,8 @@ int machine_others_create(struct machine *m, char why[VMM_WHY_MAX])
 		rc = balloon_check(m, why);
 	if (!rc && m->cfg.balloon.on)
 		rc = other_create(m, "virtio-balloon", NAME_BALLOON, why);
+	if (!rc && m->cfg.vsock.socket)
+		rc = other_create(m, "virtio-vsock", NAME_VSOCK, why);
 	return rc;
 }
 

@@ -112,6 +112,17 @@ static const struct device_model virtio_rng = {
 	.create_other = virtio_pci_rng_create,
 };
 
+static const struct model_option vsock_options[] = {{"cid", "3..4294967294", "the guest's address"},
+	{"socket", "PATH", "the host's socket; the guest's port P of the host is PATH_P"},
+	{"connections", "1..32768", "at once, both ways together (1024)"}, RING_OPTIONS,
+	{NULL, NULL, NULL}};
+
+static const struct device_model virtio_vsock = {
+	.info = {"virtio-vsock", "other", "split", "virtio 1.2 sockets between guest and host",
+		vsock_options, "--vsock"},
+	.create_other = virtio_pci_vsock_create,
+};
+
 static const struct device_model virtio_balloon = {
 	.info = {"virtio-balloon", "other", "split", "virtio 1.2 memory balloon on PCI",
 		balloon_options, "--balloon"},
@@ -127,6 +138,7 @@ const struct device_model *const device_models[] = {
 	&virtio_console,
 	&virtio_rng,
 	&virtio_balloon,
+	&virtio_vsock,
 	NULL,
 };
 

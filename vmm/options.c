@@ -689,12 +689,74 @@ int balloon_config_parse(struct balloon_config *cfg, const char *text, char why[
 	return err;
 }
 
+/* ------------------------------------------------------------------ --vsock */
+
+static int vsock_key(struct vsock_config *cfg, struct pairs *p, const struct pair *pair)
+{
+	const char *key = pair->key;
+
+	if (!strcmp(key, "socket"))
+		return string_get(pair, &cfg->socket);
+	if (!strcmp(key, "cid"))
+		return range_get(p, pair, 3, UINT_MAX - 1, &cfg->cid);
+	if (!strcmp(key, "connections"))
+		return range_get(p, pair, 1, 32768, &cfg->connections);
+	if (!strcmp(key, "ring"))
+		return ring_get(p, pair, &cfg->packed);
+	if (!strcmp(key, "queue-size"))
+		return queue_size_get(p, pair, &cfg->queue_size);
+	if (!strcmp(key, "indirect"))
+		return choice_get(p, pair, &cfg->indirect);
+	if (!strcmp(key, "event-idx"))
+		return choice_get(p, pair, &cfg->event_idx);
+	return choice_get(p, pair, &cfg->in_order);
+}
+
+static void vsock_config_clear(struct vsock_config *cfg)
+{
+	free((char *)cfg->socket);
+	*cfg = (struct vsock_config){.socket = NULL};
+}
+
+static int vsock_config_check(const struct vsock_config *cfg, struct pairs *p)
+{
+	if (!cfg->socket)
+		return complain(p, "%.*s: no socket; add socket=PATH", VALUE_SHOWN,
+			p->n ? p->list[0].key : "");
+	if (!cfg->cid)
+		return complain(p, "socket=%.*s: no address for the guest; add cid=3 or above",
+			VALUE_SHOWN, cfg->socket);
+	return 0;
+}
+
+int vsock_config_parse(struct vsock_config *cfg, const char *text, char why[VMM_WHY_MAX])
+{
+	const struct model_info *info = &device_model_find("other", "virtio-vsock")->info;
+	struct pairs p = {.option = "--vsock", .why = why};
+	int err;
+
+	*cfg = (struct vsock_config){.socket = NULL};
+	snprintf(why, VMM_WHY_MAX, "--vsock: out of memory");
+	err = pairs_split(&p, text);
+	if (!err)
+		err = keys_check(&p, info);
+	for (unsigned i = 0; !err && i < p.n; i++)
+		err = vsock_key(cfg, &p, &p.list[i]);
+	if (!err)
+		err = vsock_config_check(cfg, &p);
+	if (err)
+		vsock_config_clear(cfg);
+	free(p.text);
+	return err;
+}
+
 void machine_config_free(struct machine_config *cfg)
 {
 	for (unsigned i = 0; i < cfg->ndisks; i++)
 		disk_config_clear(&cfg->disks[i]);
 	for (unsigned i = 0; i < cfg->nnets; i++)
 		net_config_clear(&cfg->nets[i]);
+	vsock_config_clear(&cfg->vsock);
 	cfg->ndisks = 0;
 	cfg->nnets = 0;
 }

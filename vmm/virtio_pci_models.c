@@ -210,6 +210,39 @@ int virtio_pci_balloon_create(struct machine *m, const struct other_args *args, 
 	return virtio_pci_create(m, &maker, out, why);
 }
 
+static int vsock_make(struct virtio_pci *vp, const void *ctx, char why[VMM_WHY_MAX])
+{
+	const struct other_args *args = ctx;
+	const struct vsock_config *cfg = &args->cfg->vsock;
+	struct split_vsock_options opts = {
+		.socket = cfg->socket,
+		.cid = cfg->cid,
+		.connections = cfg->connections,
+		.queue_size = cfg->queue_size,
+		.ring = ring_choice(cfg->packed),
+		.no_indirect = cfg->indirect == VMM_OFF,
+		.no_event_idx = cfg->event_idx == VMM_OFF,
+		.in_order = cfg->in_order == VMM_ON,
+	};
+
+	return split_vsock_create(
+		&vp->split, args->io, machine_mem(vp->dev.machine), &vp->signal, &opts, why);
+}
+
+int virtio_pci_vsock_create(struct machine *m, const struct other_args *args, struct device **out,
+	char why[VMM_WHY_MAX])
+{
+	const struct virtio_pci_maker maker = {
+		.virtio_id = VIRTIO_ID_VSOCK,
+		.class_code = 0x078000,
+		.make = vsock_make,
+		.args = args,
+		.name = args->name,
+	};
+
+	return virtio_pci_create(m, &maker, out, why);
+}
+
 struct split_device *virtio_pci_split(struct device *d)
 {
 	return ((struct virtio_pci *)d)->split;

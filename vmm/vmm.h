@@ -89,6 +89,16 @@ struct balloon_config {
 	bool packed;
 };
 
+/* Stream connections between the guest and sockets of the host. */
+struct vsock_config {
+	const char *socket;   /* path; NULL: no such device */
+	uint32_t cid;         /* the guest's address */
+	unsigned connections; /* at once; 0: the model's default */
+	bool packed;
+	unsigned queue_size;
+	enum vmm_choice indirect, event_idx, in_order;
+};
+
 struct machine;
 
 /* An I/O port range that the creator of the machine answers itself (test and benchmark devices).
@@ -115,6 +125,7 @@ struct machine_config {
 	struct hvc_config hvc;
 	struct rng_config rng;
 	struct balloon_config balloon;
+	struct vsock_config vsock;
 	unsigned io_threads; /* 0: 1 */
 	unsigned poll_us;    /* upper bound of the I/O threads' polling window */
 	bool poll_set;       /* poll_us was given; else a default */
@@ -297,6 +308,8 @@ const struct model_info *machine_model_info(unsigned i);
 int disk_config_parse(struct disk_config *cfg, const char *text, char why[VMM_WHY_MAX]);
 int net_config_parse(struct net_config *cfg, const char *text, char why[VMM_WHY_MAX]);
 int balloon_config_parse(struct balloon_config *cfg, const char *text, char why[VMM_WHY_MAX]);
+/* Freed by machine_config_free(). */
+int vsock_config_parse(struct vsock_config *cfg, const char *text, char why[VMM_WHY_MAX]);
 void machine_config_free(struct machine_config *cfg);
 /* "512M", "1G", "4096K", plain bytes. -EINVAL. */
 int vmm_size_parse(const char *text, uint64_t *out);

@@ -276,6 +276,8 @@ int virtio_pci_rng_create(struct machine *m, const struct other_args *args, stru
 	char why[VMM_WHY_MAX]);
 int virtio_pci_balloon_create(struct machine *m, const struct other_args *args, struct device **out,
 	char why[VMM_WHY_MAX]);
+int virtio_pci_vsock_create(struct machine *m, const struct other_args *args, struct device **out,
+	char why[VMM_WHY_MAX]);
 /* The backend's half of a device made by one of these. */
 struct split_device *virtio_pci_split(struct device *d);
 

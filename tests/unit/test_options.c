@@ -376,6 +376,7 @@ static void table_and_parser_agree(void)
 	struct disk_config disk;
 	struct net_config net;
 	struct balloon_config balloon;
+	struct vsock_config vsock;
 	char text[128];
 
 	for (unsigned i = 0; (info = machine_model_info(i)); i++) {
@@ -392,6 +393,9 @@ static void table_and_parser_agree(void)
 			} else if (!strcmp(info->name, "virtio-balloon")) {
 				snprintf(text, sizeof(text), "%s=\t", o->key);
 				CU_ASSERT(balloon_config_parse(&balloon, text, why) < 0);
+			} else if (!strcmp(info->name, "virtio-vsock")) {
+				snprintf(text, sizeof(text), "%s=\t", o->key);
+				CU_ASSERT(vsock_config_parse(&vsock, text, why) < 0);
 			} else if (!net_config_parse(&net, text, why)) {
 				net_free(&net);
 			}
@@ -442,6 +446,56 @@ static void balloon(void)
 	}
 }
 
+static void vsock_bad(const char *text, const char *const *words)
+{
+	struct vsock_config cfg;
+
+	memset(why, 'x', sizeof(why));
+	told(vsock_config_parse(&cfg, text, why), text, "--vsock ", words);
+	CU_ASSERT_PTR_NULL(cfg.socket);
+}
+
+static void vsock_keys(void)
+{
+	struct machine_config m;
+
+	machine_config_init(&m);
+	CU_ASSERT_PTR_NULL(m.vsock.socket);
+	CU_ASSERT_EQUAL_FATAL(vsock_config_parse(&m.vsock, "cid=3,socket=/a/b", why), 0);
+	CU_ASSERT_STRING_EQUAL(m.vsock.socket, "/a/b");
+	CU_ASSERT_EQUAL(m.vsock.cid, 3);
+	CU_ASSERT_EQUAL(m.vsock.connections, 0);
+	CU_ASSERT_FALSE(m.vsock.packed);
+	machine_config_free(&m);
+	CU_ASSERT_PTR_NULL(m.vsock.socket);
+	CU_ASSERT_EQUAL_FATAL(
+		vsock_config_parse(&m.vsock,
+			"cid=4294967294,socket=x,,y,connections=7,"
+			"ring=packed,queue-size=8,indirect=off,event-idx=off,in-order=on",
+			why),
+		0);
+	CU_ASSERT_STRING_EQUAL(m.vsock.socket, "x,y");
+	CU_ASSERT_EQUAL(m.vsock.cid, 4294967294u);
+	CU_ASSERT_EQUAL(m.vsock.connections, 7);
+	CU_ASSERT_EQUAL(m.vsock.queue_size, 8);
+	CU_ASSERT(m.vsock.packed);
+	CU_ASSERT_EQUAL(m.vsock.indirect, VMM_OFF);
+	CU_ASSERT_EQUAL(m.vsock.event_idx, VMM_OFF);
+	CU_ASSERT_EQUAL(m.vsock.in_order, VMM_ON);
+	machine_config_free(&m);
+
+	vsock_bad("cid=3", W("no socket", "socket=PATH"));
+	vsock_bad("socket=a", W("no address", "cid=3"));
+	vsock_bad("cid=2,socket=a", W("cid=2", "3 to 4294967294"));
+	vsock_bad("cid=4294967295,socket=a", W("cid=4294967295", "3 to 4294967294"));
+	vsock_bad("cid=x,socket=a", W("cid=x", "3 to"));
+	vsock_bad("cid=3,socket=", W("socket", "missing"));
+	vsock_bad("cid=3,socket=a,connections=0", W("connections=0", "1 to 32768"));
+	vsock_bad("cid=3,socket=a,path=b", W("path", "unknown key", "socket"));
+	vsock_bad("cid=3,cid=4,socket=a", W("cid", "twice"));
+	disk_bad("path=a,model=virtio-vsock", W("virtio-vsock", "--vsock"));
+}
+
 static const struct unit_case cases[] = {
 	{"disk: defaults", disk_defaults},
 	{"disk: every key", disk_every_key},
@@ -453,6 +507,7 @@ static const struct unit_case cases[] = {
 	{"long values", long_values},
 	{"sizes", sizes},
 	{"balloon", balloon},
+	{"vsock", vsock_keys},
 	{"table and parser agree", table_and_parser_agree},
 };
 
