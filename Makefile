@@ -25,7 +25,7 @@ SANFLAGS   := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer) \
 CPPFLAGS   := -I. -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -DSLUICE_LIBEXEC='"$(PREFIX)/libexec/sluice"'
 CFLAGS     := -std=gnu11 $(OPT) $(WARN) $(SANFLAGS) -fno-strict-aliasing -pthread -MMD -MP
 LDFLAGS    := $(SANFLAGS) -pthread
-LDLIBS     := -luring -laio -lcjson -lm
+LDLIBS     := -luring -laio -lcjson -lz -lzstd -lm
 
 FOLDERS    := ring blk netbridge backend vmm
 MAINS      := vmm/main.c
@@ -36,7 +36,7 @@ LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
 # Debian 12 packages: to build, to test, to measure.
 PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-dev libcunit1-dev \
               spin git clang clang-format clang-tidy libclang-rt-14-dev linux-perf iproute2 \
-              linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev
+              linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev zlib1g-dev libzstd-dev
 
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk

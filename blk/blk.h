@@ -23,10 +23,15 @@
 
 enum blk_engine { BLK_ENGINE_AUTO, BLK_ENGINE_URING, BLK_ENGINE_AIO, BLK_ENGINE_THREADS };
 enum blk_direct { BLK_DIRECT_AUTO, BLK_DIRECT_ON, BLK_DIRECT_OFF };
+enum blk_format { BLK_FORMAT_AUTO, BLK_FORMAT_RAW, BLK_FORMAT_QCOW2 };
 
 /* "auto", "io_uring", "aio", "threads". blk_engine_parse: -EINVAL for anything else. */
 const char *blk_engine_name(enum blk_engine engine);
 int blk_engine_parse(const char *name, enum blk_engine *out);
+
+/* "auto", "raw", "qcow2". blk_format_parse: -EINVAL for anything else. */
+const char *blk_format_name(enum blk_format format);
+int blk_format_parse(const char *name, enum blk_format *out);
 
 struct blk_options {
 	const char *path; /* NULL: use fd */
@@ -34,6 +39,12 @@ struct blk_options {
 	bool readonly;
 	enum blk_direct direct;
 	enum blk_engine engine;
+	/*
+	 * AUTO: qcow2 if the image begins as one, else raw. Of an image that is raw by that alone,
+	 * the guest may not make a qcow2 image: a write that would is refused (-EPERM), for with
+	 * the next start it would choose files of the host to be read. RAW writes anything.
+	 */
+	enum blk_format format;
 	bool sqpoll; /* io_uring: a kernel thread picks submissions up (private ring only) */
 	bool registered_memory; /* io_uring: register guest memory; falls back when refused */
 	const char *fault;      /* faults on purpose, see blk_fault_check(); NULL: none */
@@ -41,7 +52,11 @@ struct blk_options {
 
 /* What was found and chosen, for tables, reports and the guest's geometry. */
 struct blk_info {
-	uint64_t size;          /* bytes, a multiple of BLK_SECTOR */
+	uint64_t size;          /* bytes, a multiple of BLK_SECTOR; what the guest sees */
+	enum blk_format format; /* never AUTO */
+	uint32_t cluster_size;  /* 0: raw */
+	uint32_t backing_files; /* in the chain below; 0: none */
+	char backing[128];      /* the first of them, as the image names it, maybe cut */
 	uint32_t block_size;    /* smallest offset/length unit that needs no help: 512 or 4096 */
 	enum blk_engine engine; /* never AUTO */
 	bool direct;
@@ -66,7 +81,8 @@ struct blk_channel;
  */
 int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BLK_WHY_MAX]);
 
-/* Every channel must be closed before. Does not flush. Any thread. */
+/* Every channel must be closed before. Does not flush, but for the tables of a qcow2 image. Any
+ * thread. */
 void blk_close(struct blk_image *image);
 
 void blk_info_get(const struct blk_image *image, struct blk_info *out);
@@ -138,7 +154,9 @@ struct blk_request {
 	uint16_t retries;
 	uint8_t stage;
 	bool checked;
+	uint8_t mapped; /* holds its place in a qcow2 image; 0: no */
 	int result;
+	uint64_t at; /* where it is in the file */
 };
 
 struct io_uring;

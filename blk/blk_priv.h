@@ -44,6 +44,8 @@ struct blk_image {
 	bool sqpoll;
 	bool registered_memory;
 	struct blk_fault *fault; /* NULL: none */
+	struct qcow2 *qcow2;     /* NULL: raw */
+	bool guard_first;        /* raw because it did not look like anything else */
 	struct blk_info info;    /* note and engine are guarded by lock, the rest does not change */
 	pthread_mutex_t lock;
 	char name[160]; /* for messages: the path, or "fd N" */
@@ -61,6 +63,7 @@ enum blk_stage {
 	BLK_STAGE_ZEROES,  /* writing zeroes as data */
 	BLK_STAGE_DISCARD, /* BLKDISCARD */
 	BLK_STAGE_SYNC,    /* fdatasync */
+	BLK_STAGE_FORMAT,  /* all of it, by the image's format, on a worker thread */
 	BLK_STAGE_WAKE,    /* an engine's own entry, not a request of the caller */
 };
 
@@ -212,6 +215,24 @@ int blk_probe_engine(struct blk_image *image, enum blk_engine engine, char *why)
 /* engine_uring.c, engine_aio.c: 0 or -errno, and in `reason` what the user may do about it. */
 int blk_uring_probe(char *reason, size_t size);
 int blk_aio_probe(char *reason, size_t size);
+
+/* format.c */
+int blk_format_probe(struct blk_image *image, enum blk_format format, char *why);
+bool blk_format_is_magic(const void *data);
+
+/* qcow2_open.c */
+int blk_qcow2_open(struct blk_image *image, const struct blk_options *opts, char *why);
+/* Writes what is left of the tables. */
+void blk_qcow2_close(struct blk_image *image);
+int blk_qcow2_sync(struct blk_image *image);
+
+/* qcow2.c */
+/* 0: to be started, in the stage set; 1: done already. Never blocks. */
+int blk_qcow2_start(struct blk_image *image, struct blk_request *req);
+/* The engine is done with a request that had its place (req->mapped). */
+void blk_qcow2_end(struct blk_image *image, struct blk_request *req);
+/* Does all of it, blocking: 0 or -errno. Any thread. Counts system calls. */
+int blk_qcow2_run(struct blk_image *image, const struct blk_request *req, uint64_t *system_calls);
 
 /* claim.c: locks as QEMU does, or -EBUSY. 1: the file system has no such locks. */
 int blk_claim(int fd, bool readonly);

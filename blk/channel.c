@@ -115,6 +115,9 @@ void blk_submit(struct blk_channel *ch, struct blk_request *req)
 	req->retries = 0;
 	req->stage = BLK_STAGE_DATA;
 	req->checked = false;
+	req->mapped = 0;
+	req->result = 0;
+	req->at = req->offset;
 	ch->inflight++;
 	blk_count(&ch->requests, 1);
 	blk_queue_push(&ch->queue, req);
@@ -123,13 +126,21 @@ void blk_submit(struct blk_channel *ch, struct blk_request *req)
 /* False: nothing more can be started now. */
 static bool channel_start_one(struct blk_channel *ch, struct blk_request *req)
 {
-	int rc = req->checked ? 0 : blk_request_check(ch, req);
+	bool checked = req->checked;
+	int rc = checked ? 0 : blk_request_check(ch, req);
 
+	/* A layer above the format passes requests on as they are. */
+	if (!rc && !checked && ch->image->qcow2 && ch->ops != &blk_engine_fault)
+		rc = blk_qcow2_start(ch->image, req);
 	if (rc) {
 		blk_request_finish(ch, req, rc < 0 ? rc : 0);
 		return true;
 	}
 	if (!blk_request_bounce(ch, req)) {
+		if (req->result == -EPERM) {
+			blk_request_finish(ch, req, -EPERM);
+			return true;
+		}
 		if (ch->bounce.nmade > ch->bounce.nfree) {
 			/* One of those in use will come free. */
 			blk_queue_push_front(&ch->queue, req);

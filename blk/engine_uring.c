@@ -356,7 +356,7 @@ static bool uring_start(struct blk_channel *ch, struct blk_request *req)
 
 	if (engine->enlist_due)
 		uring_enlist(ch, engine);
-	if (req->stage == BLK_STAGE_DISCARD)
+	if (req->stage == BLK_STAGE_DISCARD || req->stage == BLK_STAGE_FORMAT)
 		return uring_start_worker(ch, req);
 	sqe = uring_entry(ch);
 	if (!sqe)

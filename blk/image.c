@@ -192,7 +192,8 @@ static int image_check_size(struct blk_image *image, char *why)
 			image->name, BLK_SECTOR);
 		return -EINVAL;
 	}
-	if (size % BLK_SECTOR) {
+	/* Of a file in a format of its own, what matters is the size it says. */
+	if (size % BLK_SECTOR && image->info.format == BLK_FORMAT_RAW) {
 		blk_why(why,
 			"%s: size %llu is not a multiple of %u; `truncate -s %%%u` rounds it up",
 			image->name, size, BLK_SECTOR, BLK_SECTOR);
@@ -231,6 +232,9 @@ static int image_prepare(struct blk_image *image, const struct blk_options *opts
 	rc = opts->path ? image_open_path(image, opts->path, why) : image_check_fd(image, why);
 	if (rc)
 		return rc;
+	rc = blk_format_probe(image, opts->format, why);
+	if (rc)
+		return rc;
 	rc = image_check_size(image, why);
 	if (rc)
 		return rc;
@@ -245,6 +249,10 @@ static int image_prepare(struct blk_image *image, const struct blk_options *opts
 	if (rc)
 		return rc;
 	blk_probe_ranges(image);
+	if (image->info.format == BLK_FORMAT_QCOW2)
+		rc = blk_qcow2_open(image, opts, why);
+	if (rc)
+		return rc;
 	return blk_probe_engine(image, opts->engine, why);
 }
 
@@ -293,6 +301,7 @@ void blk_close(struct blk_image *image)
 	if (!image)
 		return;
 	blk_fault_close(image->fault);
+	blk_qcow2_close(image);
 	if (image->fd_buffered >= 0)
 		close(image->fd_buffered);
 	if (image->fd >= 0)
@@ -314,6 +323,8 @@ int blk_sync(struct blk_image *image)
 {
 	int rc = image->fault ? blk_fault_sync(image->fault) : 0;
 
+	if (!rc && image->qcow2)
+		rc = blk_qcow2_sync(image);
 	if (rc)
 		return rc;
 	do

@@ -66,7 +66,8 @@ int blk_request_check(struct blk_channel *ch, struct blk_request *req)
 		request_zero_stage(req, can);
 	if (req->op == BLK_DISCARD) {
 		req->stage = ch->image->block_device ? BLK_STAGE_DISCARD : BLK_STAGE_PUNCH;
-		return !(can & (ch->image->block_device ? BLK_CAN_DISCARD : BLK_CAN_PUNCH));
+		return !ch->image->qcow2 &&
+		       !(can & (ch->image->block_device ? BLK_CAN_DISCARD : BLK_CAN_PUNCH));
 	}
 	return 0;
 }
@@ -75,7 +76,7 @@ static bool request_is_direct(const struct blk_request *req)
 {
 	const struct blk_image *image = req->channel->image;
 
-	return image->info.direct && !((req->offset | req->length) & (image->info.block_size - 1));
+	return image->info.direct && !((req->at | req->length) & (image->info.block_size - 1));
 }
 
 /* The rest of the vector after `moved` bytes; the middle of a segment goes alone. */
@@ -103,7 +104,7 @@ void blk_request_piece(const struct blk_request *req, struct blk_piece *piece)
 	uint64_t left = req->length - req->moved;
 
 	piece->write = req->op != BLK_READ;
-	piece->offset = req->offset + req->moved;
+	piece->offset = req->at + req->moved;
 	piece->buffered = image->info.direct && !request_is_direct(req);
 	piece->fd = piece->buffered ? image->fd_buffered : image->fd;
 	piece->niov = 1;
@@ -155,6 +156,8 @@ ssize_t blk_request_run(const struct blk_request *req, uint64_t *system_calls)
 {
 	ssize_t res;
 
+	if (req->stage == BLK_STAGE_FORMAT)
+		return blk_qcow2_run(req->channel->image, req, system_calls);
 	do {
 		res = request_run_once(req);
 		++*system_calls;
@@ -190,11 +193,20 @@ static void request_copy(struct blk_request *req, size_t length, bool to_caller)
 	}
 }
 
+/* May turn an image that is raw by its content into one that is not. */
+static bool request_is_guarded(const struct blk_request *req)
+{
+	return req->channel->image->guard_first && req->op == BLK_WRITE && !req->offset &&
+	       !req->moved && req->stage == BLK_STAGE_DATA && !req->channel->ops->any_buffer;
+}
+
 static bool request_needs_bounce(const struct blk_request *req)
 {
 	const struct blk_image *image = req->channel->image;
 	uintptr_t base_mask = image->mem_align - 1, length_mask = image->info.block_size - 1;
 
+	if (request_is_guarded(req))
+		return true;
 	if (req->stage != BLK_STAGE_DATA || !request_is_direct(req) ||
 		req->channel->ops->any_buffer)
 		return false;
@@ -241,6 +253,11 @@ bool blk_request_bounce(struct blk_channel *ch, struct blk_request *req)
 	}
 	if (req->op == BLK_WRITE)
 		request_copy(req, left < BLK_BOUNCE_SIZE ? left : BLK_BOUNCE_SIZE, false);
+	/* Of the copy, which is what will be written: the guest may change its memory meanwhile. */
+	if (request_is_guarded(req) && blk_format_is_magic(req->bounce)) {
+		req->result = -EPERM;
+		return false;
+	}
 	return true;
 }
 
@@ -250,6 +267,8 @@ void blk_request_finish(struct blk_channel *ch, struct blk_request *req, int res
 		ch->bounce.free[ch->bounce.nfree++] = req->bounce;
 		req->bounce = NULL;
 	}
+	if (req->mapped)
+		blk_qcow2_end(ch->image, req);
 	req->result = res;
 	blk_queue_push(&ch->finished, req);
 }

@@ -225,9 +225,10 @@ static void disks_report(struct machine *m)
 			fprintf(stderr, "sluice: %s: port %s\n", r.model, r.port_kind);
 			continue;
 		}
-		fprintf(stderr, "sluice: %s: engine=%s direct=%s on %s%s%s\n", r.model,
+		fprintf(stderr, "sluice: %s: engine=%s direct=%s format=%s on %s%s%s\n", r.model,
 			blk_engine_name(r.blk.engine), r.blk.direct ? "on" : "off",
-			r.blk.file_system, *r.blk.note ? ": " : "", r.blk.note);
+			blk_format_name(r.blk.format), r.blk.file_system, *r.blk.note ? ": " : "",
+			r.blk.note);
 	}
 }
 

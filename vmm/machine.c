@@ -132,6 +132,7 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 		.readonly = cfg->readonly,
 		.direct = cfg->direct,
 		.engine = cfg->engine,
+		.format = cfg->format,
 		.sqpoll = cfg->sqpoll,
 		.registered_memory = cfg->registered_memory,
 		.fault = cfg->fault,

@@ -9,10 +9,11 @@
 #include "vmm/vmm_priv.h"
 
 #define DISK_OPTIONS                                                                               \
-	{"path", "FILE", "the image: a raw file or a block device"},                               \
+	{"path", "FILE", "the image: a raw or qcow2 file, or a block device"},                     \
 		{"fd", "N", "an open descriptor instead of a path"},                               \
 		{"model", "virtio-blk|ide", "the device the guest sees (virtio-blk)"},             \
 		{"engine", "io_uring|aio|threads|auto", "how the host does the I/O (auto)"},       \
+		{"format", "raw|qcow2|auto", "of the image (auto: by how it begins)"},             \
 		{"direct", "on|off|auto", "past the host's page cache: O_DIRECT (auto)"},          \
 		{"readonly", "on|off", "the guest may not write; also ro (off)"},                  \
 		{"serial", "TEXT", "serial number, up to 20 characters"},                          \

@@ -357,6 +357,13 @@ static int engine_get(struct pairs *p, const struct pair *pair, enum blk_engine 
 	return 0;
 }
 
+static int format_get(struct pairs *p, const struct pair *pair, enum blk_format *out)
+{
+	if (blk_format_parse(pair->value, out))
+		return complain_value(p, pair, "unknown format; use raw, qcow2 or auto");
+	return 0;
+}
+
 static int direct_get(struct pairs *p, const struct pair *pair, enum blk_direct *out)
 {
 	if (!strcmp(pair->value, "auto"))
@@ -420,6 +427,8 @@ static int disk_key(struct disk_config *cfg, struct pairs *p, const struct pair 
 		return engine_get(p, pair, &cfg->engine);
 	if (!strcmp(key, "direct"))
 		return direct_get(p, pair, &cfg->direct);
+	if (!strcmp(key, "format"))
+		return format_get(p, pair, &cfg->format);
 	if (!strcmp(key, "readonly"))
 		return bool_get(p, pair, &cfg->readonly);
 	if (!strcmp(key, "serial"))

@@ -36,6 +36,7 @@ struct disk_config {
 	const char *model; /* "virtio-blk" (default), "ide" */
 	enum blk_engine engine;
 	enum blk_direct direct;
+	enum blk_format format;
 	bool readonly;
 	bool sqpoll;
 	bool registered_memory;
