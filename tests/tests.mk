@@ -96,4 +96,16 @@ fuzz-build: $(FUZZERS:%=build/fuzz/replay_%)
 fuzz-replay: $(FUZZERS:%=build/fuzz/replay_%)
 	@bad=0; for f in $(FUZZERS); do build/fuzz/replay_$$f tests/fuzz/corpus/$$f || bad=1; done; exit $$bad
 
+# ---------------------------------------------------------------- the laboratory (tests/lab/README.md)
+
+## lab           prepare the laboratory: a machine with hardware virtualization, emulated
+lab: build deps
+	@tests/lab/lab.sh prepare
+
+## lab-run       run one command in it: make lab-run CMD='build/sluice run ...' (LAB_S=seconds)
+lab-run:
+	@tests/lab/lab.sh run "$$CMD"
+lab-run: export CMD := $(value CMD)
+
+.PHONY: lab lab-run
 .PHONY: check unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay
