@@ -19,7 +19,7 @@
 #define FUZZ_DATA   (256u << 10) /* data below, rings above */
 #define FUZZ_SIZE   64u
 #define FUZZ_SEGS   40u
-#define FUZZ_QUEUES 3u
+#define FUZZ_QUEUES 5u
 
 struct fuzz_input {
 	const uint8_t *p;
