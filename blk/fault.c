@@ -133,17 +133,18 @@ static int spec_item(struct fault_spec *spec, char *item, char **rest, char *why
 
 int fault_spec_parse(struct fault_spec *spec, const char *text, char why[BLK_WHY_MAX])
 {
+	size_t length = strlen(text);
 	char copy[FAULT_SPEC_MAX], *rest = copy, *item;
 	int rc = 0;
 
 	memset(spec, 0, sizeof(*spec));
 	spec->size = FAULT_CACHE_SIZE;
 	spec->torn = BLK_SECTOR;
-	if (strlen(text) >= sizeof(copy)) {
+	if (length >= sizeof(copy)) {
 		blk_why(why, "fault: longer than %u characters", FAULT_SPEC_MAX - 1);
 		return -EINVAL;
 	}
-	strcpy(copy, text);
+	memcpy(copy, text, length + 1);
 	while (!rc && (item = strsep(&rest, ":")))
 		rc = spec_item(spec, item, &rest, why);
 	if (!rc && !spec->cache && !spec->nranges && !spec->eio_every && !spec->enospc &&

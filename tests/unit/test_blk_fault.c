@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Faults on purpose: the write cache and what a kill leaves of it, errors, delays, specifications.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -148,6 +149,62 @@ static void test_direct(void)
 	}
 	CU_ASSERT(r.info.direct);
 	random_test(&r, 3, 300, 99);
+	rig_close(&r);
+}
+
+/* Threads with channels of their own on one image, each with a part of it. */
+#define THREADS       3u
+#define THREAD_PART   (128u * KIB)
+#define THREAD_ROUNDS 150
+
+struct thread_part {
+	pthread_t thread;
+	struct rig rig;
+	unsigned nth, bad;
+};
+
+static void *thread_main(void *arg)
+{
+	struct thread_part *part = arg;
+	uint64_t base = (uint64_t)part->nth * THREAD_PART;
+	unsigned char data[8 * KIB], got[8 * KIB];
+
+	if (blk_channel_open(&part->rig.ch, part->rig.image, NULL, part->rig.why)) {
+		part->bad++;
+		return NULL;
+	}
+	for (unsigned i = 0; i < THREAD_ROUNDS; i++) {
+		uint64_t at = base + i * 7919ull * BLK_SECTOR % (THREAD_PART - sizeof(data));
+
+		memset(data, (int)(i + part->nth), sizeof(data));
+		part->bad += rig_do(&part->rig, BLK_WRITE, at, data, sizeof(data)) != 0;
+		part->bad += rig_do(&part->rig, BLK_READ, at, got, sizeof(got)) != 0;
+		part->bad += memcmp(data, got, sizeof(data)) != 0;
+		if (i % 16 == part->nth)
+			part->bad += rig_do(&part->rig, BLK_FLUSH, 0, NULL, 0) != 0;
+	}
+	blk_channel_close(part->rig.ch);
+	return NULL;
+}
+
+static void test_threads(void)
+{
+	struct rig_config config = {.fault = "cache:size=128K:seed=6"};
+	struct thread_part parts[THREADS] = {{.nth = 0}};
+	struct rig r = {.path = ""};
+
+	CU_ASSERT_FATAL(rig_open(&r, &config, THREADS * THREAD_PART, 0) == 0);
+	for (unsigned i = 0; i < THREADS; i++) {
+		parts[i].nth = i;
+		parts[i].rig = r;
+		CU_ASSERT_FATAL(
+			pthread_create(&parts[i].thread, NULL, thread_main, &parts[i]) == 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		CU_ASSERT(blk_sync(r.image) == 0);
+		pthread_join(parts[i].thread, NULL);
+		CU_ASSERT(parts[i].bad == 0);
+	}
 	rig_close(&r);
 }
 
@@ -431,6 +488,7 @@ static const struct unit_case cases[] = {
 	{"reads see what is cached", test_reads_see_writes},
 	{"nobody above can tell", test_random},
 	{"over direct I/O", test_direct},
+	{"several threads", test_threads},
 	{"an error while writing back", test_late_error},
 	{"pulling the plug", test_plug},
 	{"pulling the plug tears", test_plug_torn},
