@@ -391,7 +391,7 @@ void vsock_conn_event(struct vsock *v, struct vsock_conn *c, uint32_t events)
 {
 	switch (c->state) {
 	case VSOCK_HANDSHAKE:
-		vsock_handshake(v, c);
+		vsock_handshake(v, c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
 		return;
 	case VSOCK_ASKED:
 		c->readable = true;

@@ -184,7 +184,7 @@ static uint32_t port_alloc(struct vsock *v, uint32_t guest_port)
 	return port;
 }
 
-void vsock_handshake(struct vsock *v, struct vsock_conn *c)
+void vsock_handshake(struct vsock *v, struct vsock_conn *c, bool last)
 {
 	char line[LINE_MAX_BYTES + 1], *end;
 	ssize_t n = recv(c->fd, line, LINE_MAX_BYTES, MSG_PEEK | MSG_DONTWAIT);
@@ -197,7 +197,7 @@ void vsock_handshake(struct vsock *v, struct vsock_conn *c)
 	line[n] = '\0';
 	end = memchr(line, '\n', (size_t)n);
 	if (!end) {
-		if (n == LINE_MAX_BYTES)
+		if (n == LINE_MAX_BYTES || last)
 			goto bad;
 		return;
 	}

@@ -164,8 +164,9 @@ int vsock_listen(struct vsock *v, char why[BACKEND_WHY_MAX]);
 void vsock_listen_close(struct vsock *v);
 unsigned vsock_accept(struct vsock *v);
 void vsock_listener_enable(struct vsock *v, bool on);
-/* The program has written something: its line, perhaps. The connection may be gone afterwards. */
-void vsock_handshake(struct vsock *v, struct vsock_conn *c);
+/* The program has written something: its line, perhaps; last: it writes no more. The connection may
+ * be gone afterwards. */
+void vsock_handshake(struct vsock *v, struct vsock_conn *c, bool last);
 /* The guest has accepted. */
 void vsock_handshake_done(struct vsock *v, struct vsock_conn *c);
 /* The guest's request: a connection to the host's socket for that port, or NULL. */

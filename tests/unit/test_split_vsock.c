@@ -68,7 +68,7 @@ static void test_line(void)
 		"CONNECT 00000000000000000000000000000000000000001\n"};
 	char line[40];
 	struct guest g;
-	struct pkt p;
+	struct pkt p = {.op = 0};
 	struct end e;
 	int fd;
 
@@ -82,6 +82,16 @@ static void test_line(void)
 		CU_ASSERT(recv(fd, &b, 1, 0) <= 0 && errno != EAGAIN);
 		close(fd);
 	}
+	CU_ASSERT_EQUAL(split_vsock_connections(g.r.dev), 0);
+	/* half a line, and no more */
+	fd = host_connect(&g);
+	host_say(fd, "CONNECT 7");
+	while (!split_vsock_connections(g.r.dev))
+		usleep(1000);
+	guest_settle(&g);
+	close(fd);
+	for (unsigned i = 0; i < 5000 && split_vsock_connections(g.r.dev); i++)
+		usleep(1000);
 	CU_ASSERT_EQUAL(split_vsock_connections(g.r.dev), 0);
 	/* in pieces, and with more behind it */
 	fd = host_connect(&g);
@@ -124,7 +134,7 @@ struct flow {
 static void flow_step(struct guest *g, struct end *e, struct flow *f, int fd, uint32_t total)
 {
 	uint32_t room = end_credit(e), want = total - e->sent;
-	struct pkt p;
+	struct pkt p = {.op = 0};
 	ssize_t n;
 
 	CU_ASSERT_FATAL(room <= 65536);

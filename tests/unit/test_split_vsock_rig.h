@@ -276,7 +276,7 @@ static inline void end_take(struct guest *g, struct end *e, const struct pkt *p)
 
 static inline struct pkt guest_expect(struct guest *g, struct end *e, uint16_t op)
 {
-	struct pkt p;
+	struct pkt p = {.op = 0};
 
 	do
 		guest_take(g, &p, true);

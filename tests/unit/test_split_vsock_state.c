@@ -10,7 +10,7 @@ static void test_unknown(void)
 {
 	struct guest g;
 	struct end e = {.port = 7, .peer = 8}, other;
-	struct pkt p;
+	struct pkt p = {.op = 0};
 
 	guest_open(&g, false, 0, 3, 0, 16);
 	/* for no connection: a reset, except for a reset */
@@ -106,7 +106,7 @@ static void test_overrun(void)
 {
 	struct guest g;
 	struct end e;
-	struct pkt p;
+	struct pkt p = {.op = 0};
 	int fd;
 
 	guest_open(&g, false, 0, 3, 0, 16);
@@ -128,7 +128,7 @@ static void test_credit_games(void)
 {
 	struct guest g;
 	struct end e, old;
-	struct pkt p;
+	struct pkt p = {.op = 0};
 	int fd;
 
 	guest_open(&g, false, 0, 3, 0, 16);
