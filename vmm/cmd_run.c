@@ -180,8 +180,7 @@ static int session_lives(struct session *s)
 		end = machine_wait(s->m, -1);
 		if (end != MACHINE_RESET || s->opts->no_reboot || *s->stopped_by)
 			return session_ended(s, end);
-		if (s->opts->verbose)
-			fprintf(stderr, "sluice: the guest reboots\n");
+		fprintf(stderr, "sluice: the guest reboots\n");
 		err = machine_reset(s->m, why);
 		if (err)
 			return cli_fail("run", CLI_HOST, "%s", why);

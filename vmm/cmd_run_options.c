@@ -22,6 +22,8 @@ static const char help[] =
 	"  --initrd FILE        an initial RAM disk for it (none)\n"
 	"  --cmdline TEXT       the kernel's command line (empty)\n"
 	"  --cpus N             processors, 1 to 64 (1)\n"
+	"  --cpu MODEL          what they are: host (all that KVM offers), or v2 or v3, the\n"
+	"                       x86-64 levels, the same on every host (host)\n"
 	"  --memory SIZE        guest memory with a unit: 512M, 1G; a multiple of 2M\n"
 	"                       (256M)\n"
 	"  --hugepages          guest memory on the host's 2 MiB pages\n"
@@ -116,6 +118,7 @@ enum {
 	O_INITRD,
 	O_CMDLINE,
 	O_CPUS,
+	O_CPU,
 	O_MEMORY,
 	O_HUGEPAGES,
 	O_DISK,
@@ -141,6 +144,7 @@ static const struct cli_option options[] = {
 	[O_INITRD] = {"--initrd", true},
 	[O_CMDLINE] = {"--cmdline", true},
 	[O_CPUS] = {"--cpus", true},
+	[O_CPU] = {"--cpu", true},
 	[O_MEMORY] = {"--memory", true},
 	[O_HUGEPAGES] = {"--hugepages", false},
 	[O_DISK] = {"--disk", true},
@@ -313,6 +317,11 @@ static int option_set(struct run_options *o, int option, const char *value)
 		return RUN_GO;
 	case O_CPUS:
 		return count_parse("--cpus", value, 1, VMM_CPUS_MAX, &cfg->cpus);
+	case O_CPU:
+		if (vmm_cpu_parse(value, &cfg->cpu))
+			return cli_fail("run", CLI_USAGE,
+				"--cpu %.40s: unknown processor; use host, v2 or v3", value);
+		return RUN_GO;
 	case O_MEMORY:
 		return memory_parse(value, &cfg->memory);
 	case O_DISK:

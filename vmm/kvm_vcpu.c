@@ -23,13 +23,14 @@
 
 #include "vmm/machine_priv.h"
 
-#define VCPU_STACK       (192u << 10)
-#define VCPU_SIGNAL      (SIGRTMIN + 4)
-#define VCPU_CPUID_MAX   256u
-#define CPUID_HYPERVISOR 0x40000000u
-#define CPUID_TIMING     0x40000010u
-#define CPUID_HV_BIT     (1u << 31)
-#define CPUID_DEADLINE   (1u << 24)
+#define VCPU_STACK        (192u << 10)
+#define VCPU_SIGNAL       (SIGRTMIN + 4)
+#define CPUID_DEADLINE    (1u << 24)
+#define MSR_MTRR_DEF_TYPE 0x2ffu
+#define MTRR_ENABLED      0x800u
+#define MTRR_WRITE_BACK   6u
+#define MSR_MISC_ENABLE   0x1a0u
+#define MISC_FAST_STRINGS 1u
 
 static __thread struct vcpu *vcpu_self;
 
@@ -41,115 +42,115 @@ void machine_system_call_count(void)
 
 /* ------------------------------------------------------------------ CPUID */
 
-static struct kvm_cpuid_entry2 *cpuid_find(struct kvm_cpuid2 *c, uint32_t function)
+static struct kvm_cpuid2 *cpuid_alloc(void)
 {
-	for (uint32_t i = 0; i < c->nent; i++)
-		if (c->entries[i].function == function)
-			return &c->entries[i];
-	return NULL;
+	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + CPU_LEAVES_MAX * sizeof(c->entries[0]));
+
+	if (c)
+		c->nent = CPU_LEAVES_MAX;
+	return c;
 }
 
-static void cpuid_leaf_set(struct kvm_cpuid2 *c, const struct kvm_cpuid_entry2 *leaf)
+/* What this host's KVM supports. A few places are left free for cpuid_build(). */
+static int cpuid_host_get(struct machine *m, struct cpu_leaves *host)
 {
-	struct kvm_cpuid_entry2 *e = cpuid_find(c, leaf->function);
+	struct kvm_cpuid2 *c = cpuid_alloc();
+	int rc = 0;
 
-	if (!e && c->nent < VCPU_CPUID_MAX)
-		e = &c->entries[c->nent++];
-	if (e)
-		*e = *leaf;
-}
-
-/* What all vCPUs share: KVM's supported set, and the frequency of the time stamp counter. */
-static int cpuid_build(struct machine *m)
-{
-	struct kvm_cpuid_entry2 *e;
-	struct kvm_cpuid2 *c;
-
-	c = calloc(1, sizeof(*c) + VCPU_CPUID_MAX * sizeof(c->entries[0]));
 	if (!c)
 		return -ENOMEM;
-	m->cpuid = c;
-	c->nent = VCPU_CPUID_MAX - 2;
+	c->nent -= 8;
 	if (ioctl(m->kvm_fd, KVM_GET_SUPPORTED_CPUID, c))
-		return -errno;
-	e = cpuid_find(c, 1);
-	if (e) {
-		e->ecx |= CPUID_HV_BIT;
-		if (ioctl(m->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0)
-			e->ecx |= CPUID_DEADLINE;
+		rc = -errno;
+	host->n = rc ? 0 : c->nent;
+	for (unsigned i = 0; i < host->n; i++) {
+		const struct kvm_cpuid_entry2 *e = &c->entries[i];
+
+		host->leaf[i] = (struct cpu_leaf){
+			.function = e->function,
+			.index = e->index,
+			.indexed = e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+			.eax = e->eax,
+			.ebx = e->ebx,
+			.ecx = e->ecx,
+			.edx = e->edx,
+		};
+		if (e->function == 1 &&
+			ioctl(m->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0)
+			host->leaf[i].ecx |= CPUID_DEADLINE;
 	}
-	e = cpuid_find(c, CPUID_HYPERVISOR);
-	if (!e)
-		cpuid_leaf_set(c, &(struct kvm_cpuid_entry2){
-					  .function = CPUID_HYPERVISOR,
-					  .eax = CPUID_TIMING,
-					  .ebx = 0x4b4d564b, /* "KVMKVMKVM" */
-					  .ecx = 0x564b4d56,
-					  .edx = 0x4d,
-				  });
-	else if (e->eax < CPUID_TIMING)
-		e->eax = CPUID_TIMING;
-	cpuid_leaf_set(c, &(struct kvm_cpuid_entry2){
-				  .function = CPUID_TIMING,
-				  .eax = m->tsc_khz,
-				  .ebx = 1000000, /* kHz of the local APIC's bus clock */
-			  });
-	return 0;
+	free(c);
+	return rc;
 }
 
-/* The vCPU's own part: its APIC id, and a flat topology of one thread per core. */
-static void cpuid_personalize(struct kvm_cpuid2 *c, unsigned id, unsigned cpus)
+/* Once for all vCPUs. */
+static int cpuid_prepare(struct machine *m, char why[VMM_WHY_MAX])
 {
-	unsigned shift = 0;
+	struct cpu_leaves *host = calloc(1, sizeof(*host));
+	int rc = -ENOMEM;
 
-	while ((1u << shift) < cpus)
-		shift++;
-	for (uint32_t i = 0; i < c->nent; i++) {
-		struct kvm_cpuid_entry2 *e = &c->entries[i];
+	m->cpuid = calloc(1, sizeof(*m->cpuid));
+	if (host && m->cpuid)
+		rc = cpuid_host_get(m, host);
+	if (!rc)
+		rc = cpuid_build(m->cpuid, host, m->cfg.cpu, m->tsc_khz, why);
+	free(host);
+	return rc;
+}
 
-		switch (e->function) {
-		case 1:
-			e->ebx = (e->ebx & 0xffffu) | (cpus & 0xff) << 16 | id << 24;
-			if (cpus > 1)
-				e->edx |= 1u << 28;
-			break;
-		case 4:
-			e->eax = (e->eax & 0x3fffu) |
-				 (e->eax & 0x1f ? ((1u << shift) - 1) << 26 : 0);
-			break;
-		case 0xb:
-		case 0x1f:
-			e->edx = id;
-			e->ecx = e->index & 0xff;
-			e->eax = e->ebx = 0;
-			if (e->index == 0) {
-				e->ebx = 1;
-				e->ecx |= 1u << 8;
-			} else if (e->index == 1) {
-				e->eax = shift;
-				e->ebx = cpus;
-				e->ecx |= 2u << 8;
-			}
-			break;
-		case 0x80000008:
-			e->ecx = (cpus - 1) | shift << 12;
-			break;
-		case 0x8000001e:
-			e->eax = id;
-			e->ebx = id;
-			e->ecx = 0;
-			break;
-		default:
-			break;
-		}
+static int cpuid_set(struct machine *m, struct vcpu *v)
+{
+	struct kvm_cpuid2 *c = cpuid_alloc();
+	int rc;
+
+	if (!c)
+		return -ENOMEM;
+	cpuid_personalize(m->cpuid, v->index, m->cfg.cpus);
+	c->nent = m->cpuid->n;
+	for (unsigned i = 0; i < c->nent; i++) {
+		const struct cpu_leaf *l = &m->cpuid->leaf[i];
+
+		c->entries[i] = (struct kvm_cpuid_entry2){
+			.function = l->function,
+			.index = l->index,
+			.flags = l->indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+			.eax = l->eax,
+			.ebx = l->ebx,
+			.ecx = l->ecx,
+			.edx = l->edx,
+		};
 	}
+	rc = ioctl(v->fd, KVM_SET_CPUID2, c) ? -errno : 0;
+	free(c);
+	return rc;
+}
+
+/*
+ * What firmware would have done: memory is write-back where no register says otherwise, and string
+ * instructions are fast. A KVM that lacks one of them does without.
+ */
+static void vcpu_msrs_set(struct vcpu *v)
+{
+	union {
+		struct kvm_msrs head;
+		uint8_t bytes[sizeof(struct kvm_msrs) + 2 * sizeof(struct kvm_msr_entry)];
+	} msrs = {.head.nmsrs = 1};
+
+	msrs.head.entries[0] = (struct kvm_msr_entry){
+		.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED | MTRR_WRITE_BACK};
+	ioctl(v->fd, KVM_SET_MSRS, &msrs);
+	msrs.head.entries[0].index = MSR_MISC_ENABLE;
+	if (ioctl(v->fd, KVM_GET_MSRS, &msrs) != 1)
+		return;
+	msrs.head.entries[0].data |= MISC_FAST_STRINGS;
+	ioctl(v->fd, KVM_SET_MSRS, &msrs);
 }
 
 /* ------------------------------------------------------------------ creation */
 
-static int vcpu_create(struct machine *m, struct vcpu *v)
+static int vcpu_create(struct machine *m, struct vcpu *v, char why[VMM_WHY_MAX])
 {
-	int khz;
+	int khz, rc;
 
 	v->fd = ioctl(m->vm_fd, KVM_CREATE_VCPU, v->index);
 	if (v->fd < 0)
@@ -166,16 +167,12 @@ static int vcpu_create(struct machine *m, struct vcpu *v)
 			m->coalesced =
 				(void *)((uint8_t *)v->run + m->coalesced_max * MACHINE_PAGE);
 	}
-	if (!m->cpuid) {
-		int rc = cpuid_build(m);
-
-		if (rc)
-			return rc;
-	}
-	cpuid_personalize(m->cpuid, v->index, m->cfg.cpus);
-	if (ioctl(v->fd, KVM_SET_CPUID2, m->cpuid))
-		return -errno;
-	return 0;
+	rc = m->cpuid ? 0 : cpuid_prepare(m, why);
+	if (!rc)
+		rc = cpuid_set(m, v);
+	if (!rc)
+		vcpu_msrs_set(v);
+	return rc;
 }
 
 int kvm_vcpus_create(struct machine *m, char why[VMM_WHY_MAX])
@@ -188,7 +185,10 @@ int kvm_vcpus_create(struct machine *m, char why[VMM_WHY_MAX])
 	for (unsigned i = 0; i < m->cfg.cpus; i++)
 		m->vcpus[i] = (struct vcpu){.machine = m, .index = i, .fd = -1};
 	for (unsigned i = 0; i < m->cfg.cpus; i++) {
-		rc = vcpu_create(m, &m->vcpus[i]);
+		why[0] = '\0';
+		rc = vcpu_create(m, &m->vcpus[i], why);
+		if (rc && why[0])
+			return rc;
 		if (rc)
 			return why_set(why, rc, "--cpus %u: KVM makes no vCPU %u: %s", m->cfg.cpus,
 				i, strerror(-rc));

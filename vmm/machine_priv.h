@@ -26,7 +26,6 @@
 
 struct kvm_run;
 struct kvm_coalesced_mmio_ring;
-struct kvm_cpuid2;
 
 struct vcpu {
 	struct machine *machine;
@@ -110,7 +109,7 @@ struct machine {
 	struct kvm_coalesced_mmio_ring *coalesced;
 	uint32_t coalesced_max;
 	uint32_t tsc_khz;
-	struct kvm_cpuid2 *cpuid;
+	struct cpu_leaves *cpuid;
 	struct vcpu *vcpus;
 	struct state_writer pristine; /* KVM's state before anything ran, for machine_reset() */
 

@@ -65,6 +65,11 @@ struct net_config {
 	enum vmm_choice indirect, event_idx, in_order, mergeable, offload;
 };
 
+/* What a guest's processors are: all that KVM offers, or an x86-64 level as a template, which is
+ * the same on every host that has it. */
+enum vmm_cpu { VMM_CPU_HOST, VMM_CPU_V2, VMM_CPU_V3 };
+/* "host", "v2", "v3". -EINVAL. */
+int vmm_cpu_parse(const char *text, enum vmm_cpu *out);
 /* The console hvc0 (virtio-console); the one that is ttyS0 is machine_config.console_out. */
 struct hvc_config {
 	bool on;
@@ -114,6 +119,7 @@ struct port_hook {
 
 struct machine_config {
 	unsigned cpus;       /* 0: 1 */
+	enum vmm_cpu cpu;    /* what they are; default: all the host's KVM offers */
 	uint64_t memory;     /* bytes, a multiple of 2 MiB; 0: 256 MiB */
 	bool hugepages;      /* guest memory on 2 MiB pages */
 	const char *kernel;  /* bzImage, or ELF with a PVH note; NULL: nothing is loaded (tests) */
@@ -377,5 +383,31 @@ struct acpi_config {
  * GiB: the RSDP first. How many bytes; 0 when room is too small.
  */
 size_t acpi_tables_build(uint8_t *out, size_t room, uint64_t base, const struct acpi_config *cfg);
+
+/* ------------------------------------------------------------------ CPU identification */
+
+#define CPU_LEAVES_MAX 256u
+
+struct cpu_leaf {
+	uint32_t function, index;
+	bool indexed; /* index counts */
+	uint32_t eax, ebx, ecx, edx;
+};
+struct cpu_leaves {
+	unsigned n;
+	struct cpu_leaf leaf[CPU_LEAVES_MAX];
+};
+
+/*
+ * What all vCPUs share, from what the host's KVM supports. Of a template's leaves only the vendor's
+ * name (leaf 0) and the time stamp counter's frequency (0x40000010) are the host's. -ENOTSUP: the
+ * host lacks something, why says what.
+ */
+int cpuid_build(struct cpu_leaves *out, const struct cpu_leaves *host, enum vmm_cpu cpu,
+	uint32_t tsc_khz, char why[VMM_WHY_MAX]);
+/* APIC id and topology of one of them; again for the next. */
+void cpuid_personalize(struct cpu_leaves *l, unsigned id, unsigned cpus);
+/* NULL: there is none. */
+const struct cpu_leaf *cpuid_find(const struct cpu_leaves *l, uint32_t function, uint32_t index);
 
 #endif
