@@ -65,6 +65,18 @@ bad "polling for ever" 2 "--poll-us 9999999999: .*0 to 1000000" "${run[@]}" --po
 bad "console nowhere" 2 "--console here: .*stdio, none or file=PATH" "${run[@]}" --console here
 bad "console that cannot be written" 1 "--console file=$TMP: " "${run[@]}" --console "file=$TMP"
 
+bad "hvc nowhere" 2 "--hvc here: .*stdio, none or file=PATH" "${run[@]}" --hvc here
+bad "hvc that cannot be written" 1 "--hvc file=$TMP: " "${run[@]}" --hvc "file=$TMP"
+bad "two consoles on one terminal" 2 "--hvc stdio: .*leave --console stdio out" "${run[@]}" --hvc stdio --console stdio
+bad "rng with a value" 2 "--rng: takes no value" "${run[@]}" --rng=fast
+bad "balloon without a value" 2 "--balloon size=: a value is missing" "${run[@]}" --balloon size
+bad "balloon that is no size" 2 "--balloon size=big: not a size" "${run[@]}" --balloon size=big
+bad "balloon as large as the guest" 2 "--balloon size=64M: the guest has 64M" "${run[@]}" --memory 64M --balloon size=64M
+bad "balloon that is no multiple" 2 "--balloon size=5000: .*multiple of 4K" "${run[@]}" --balloon size=5000
+bad "balloon and pinned memory" 2 "--balloon: not with --disk registered=on" "${run[@]}" --balloon size=0 --disk "path=$image,registered=on"
+bad "balloon key that is unknown" 2 "--balloon colour: unknown key; use size" "${run[@]}" --balloon colour=red
+bad "balloon as a disk" 2 "model=virtio-balloon: that is no disk model; use --balloon" "${run[@]}" --disk "path=$image,model=virtio-balloon"
+
 bad "disk without an image" 2 "--disk model: no image; add path=FILE or fd=N" "${run[@]}" --disk model=ide
 bad "disk that is missing" 2 "--disk path=$TMP/none: no such file" "${run[@]}" --disk "path=$TMP/none"
 bad "disk that is a directory" 2 "--disk path=$TMP: is a directory" "${run[@]}" --disk "path=$TMP"
