@@ -96,6 +96,15 @@ fuzz-build: $(FUZZERS:%=build/fuzz/replay_%)
 fuzz-replay: $(FUZZERS:%=build/fuzz/replay_%)
 	@bad=0; for f in $(FUZZERS); do build/fuzz/replay_$$f tests/fuzz/corpus/$$f || bad=1; done; exit $$bad
 
+# ---------------------------------------------------------------- programs of stock Linux guests
+
+LINUX_PROGRAMS := $(patsubst %.c,build/%,$(wildcard tests/linux/*.c))
+PROGRAMS       += $(LINUX_PROGRAMS)
+
+$(LINUX_PROGRAMS): build/%: %.c
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE -std=gnu11 -O2 $(WARN) -static -o $@ $<
+
 # ---------------------------------------------------------------- the laboratory (tests/lab/README.md)
 
 ## lab           prepare the laboratory: a machine with hardware virtualization, emulated
