@@ -23,7 +23,7 @@
 #define TEST_CELL      (TEST_SEG * TEST_SEGS)
 #define TEST_BATCH     16u
 #define TEST_TURNS     1000u /* requests of one run by turns */
-#define TEST_THREADED  4000u /* on two threads */
+#define TEST_THREADED  1500u /* on two threads */
 #define TEST_PATIENCE  (20 * HZ)
 #define TEST_FEATURES  8u
 
