@@ -49,6 +49,10 @@ static int backing_file_open(struct qcow2 *q, const char *path, int *fd, char *w
 	struct stat st;
 	int rc;
 
+	/* Opening some devices has consequences: an image must not be able to choose them. */
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return backing_failed(
+			q, -EINVAL, path, "expected a regular file or block device", why);
 	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (*fd < 0 || fstat(*fd, &st) < 0)
 		return backing_failed(q, -errno, path, strerror(errno), why);

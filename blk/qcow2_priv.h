@@ -55,7 +55,7 @@ struct qcow2_slice {
 	enum qcow2_kind kind;
 	bool dirty;   /* changed since it was last taken for writing */
 	bool writing; /* a copy is on its way to the file: must not be dropped */
-	uint8_t data[];
+	uint8_t data[] __attribute__((aligned(8)));
 };
 
 /* A cluster that lost one reference in memory, not yet in the file. */
@@ -203,6 +203,8 @@ int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count);
 int qcow2_alloc(struct qcow2 *q, uint64_t want, uint64_t *first, uint64_t *got);
 /* What was allocated and never referred to. */
 void qcow2_unalloc(struct qcow2 *q, uint64_t first, uint64_t count);
+/* An empty block of refcounts for a range of clusters, at a given place. */
+int qcow2_block_place(struct qcow2 *q, uint64_t index, uint64_t at);
 /* One reference less, once the tables that say so are stable. */
 void qcow2_release(struct qcow2 *q, uint64_t cluster);
 /* Carries out those of the first n that are safe. */

@@ -10,6 +10,8 @@
 #define REFCOUNT_OFFSET_MAX (1ull << 56)
 /* The tables of a larger image are not searched for every cluster that is taken. */
 #define REFCOUNT_SEARCH_MAX 65536u
+/* No search takes forever: more clusters than a full image of 8 TiB has. */
+#define ALLOC_STEPS_MAX (1u << 27)
 
 #define HEADER_REFTABLE_OFFSET  48u
 #define HEADER_INCOMPATIBLE_LOW 79u
@@ -169,6 +171,13 @@ static int block_write(struct qcow2 *q, uint64_t at, uint64_t first, uint64_t on
 	return rc;
 }
 
+int qcow2_block_place(struct qcow2 *q, uint64_t index, uint64_t at)
+{
+	int rc = block_write(q, at, 0, 0);
+
+	return rc ? rc : reftable_entry_write(q, index, at);
+}
+
 /* A block for a range of clusters none of which is in use, in the first of them. */
 static int block_add(struct qcow2 *q, uint64_t index)
 {
@@ -270,11 +279,11 @@ static int reftable_grow(struct qcow2 *q)
 /* The first free cluster from the hint on, in a range that has a block. */
 static int alloc_find(struct qcow2 *q, uint64_t *found)
 {
-	uint64_t cluster = q->free_hint, count, index;
+	uint64_t cluster = q->free_hint, count, index, steps = 0;
 	int rc;
 
 	for (;; cluster++) {
-		if (cluster >= REFCOUNT_OFFSET_MAX >> q->cluster_bits)
+		if (cluster >= REFCOUNT_OFFSET_MAX >> q->cluster_bits || ++steps > ALLOC_STEPS_MAX)
 			return -ENOSPC;
 		if (q->block_device && cluster >= q->file_end >> q->cluster_bits)
 			return -ENOSPC;

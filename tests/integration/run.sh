@@ -76,6 +76,23 @@ for model in ne2k_pci e1000; do
 		--net "mem=echo,model=$model"
 	works "$model receives" "job=net,dev=$model,work=tx,size=64,depth=8,ms=150" --net "mem=sink,model=$model"
 done
+if command -v qemu-img >/dev/null; then
+	# over a raw base, with the guest's pattern in it, and from nothing
+	for what in base new; do
+		if [ $what = base ]; then
+			qemu-img create -q -f qcow2 -F raw -b disk "$TMP/$what.qcow2"
+		else
+			qemu-img create -q -f qcow2 "$TMP/$what.qcow2" 8M
+		fi
+		for model in virtio-blk ide; do
+			works "$model on qcow2 ($what)" "job=blk,dev=$model,work=$([ $what = new ] && echo format || echo "randread,$blk") job=blk,dev=$model,work=randwrite,$blk job=blk,dev=$model,work=randread,$blk" \
+				--disk "path=$TMP/$what.qcow2,model=$model"
+		done
+		check "qcow2 ($what) is whole" qemu-img check -q -f qcow2 "$TMP/$what.qcow2"
+	done
+else
+	skip "qcow2" "qemu-img is missing (Debian: qemu-utils)"
+fi
 works "memory above 4 GiB" "job=blk,dev=virtio-blk,work=randread,$blk" --memory 5G --disk "path=$TMP/disk"
 
 # a second writer is refused, while the first one runs

@@ -130,11 +130,12 @@ static void disk_every_key(void)
 	CU_ASSERT_EQUAL(c.in_order, VMM_ON);
 	disk_free(&c);
 
-	c = disk_ok("ro,fd=7,model=ide,engine=threads,direct=off");
+	c = disk_ok("ro,fd=7,model=ide,engine=threads,direct=off,format=qcow2");
 	CU_ASSERT_EQUAL(c.fd, 7);
 	CU_ASSERT(c.readonly);
 	CU_ASSERT_STRING_EQUAL(c.model, "ide");
 	CU_ASSERT_EQUAL(c.engine, BLK_ENGINE_THREADS);
+	CU_ASSERT_EQUAL(c.format, BLK_FORMAT_QCOW2);
 	CU_ASSERT_EQUAL(c.direct, BLK_DIRECT_OFF);
 	disk_free(&c);
 
@@ -248,6 +249,7 @@ static void disk_mistakes(void)
 	disk_bad("path=a,engine=foo",
 		W("engine=foo", "unknown engine", "io_uring, aio, threads or auto"));
 	disk_bad("path=a,direct=maybe", W("direct=maybe", "on, off or auto"));
+	disk_bad("path=a,format=vmdk", W("format=vmdk", "unknown format", "raw, qcow2 or auto"));
 	disk_bad("path=a,readonly=1", W("readonly=1", "on or off"));
 	disk_bad("path=a,sqpoll=yes", W("sqpoll=yes", "on or off"));
 	disk_bad("path=a,fault=", W("fault=", "value is missing"));

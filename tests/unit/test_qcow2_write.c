@@ -418,6 +418,52 @@ static void discard_frees(void)
 	q_log_remove();
 }
 
+/* Marked dirty, with refcounts that were never written: opened, made anew, and written to. */
+static void dirty_is_repaired(void)
+{
+	struct rig_config config = {.engine = BLK_ENGINE_AUTO};
+	char path[128];
+
+	if (!q_tools())
+		return;
+	rig_path(path, "dirty.qcow2");
+	for (unsigned bits = 9; bits <= 16; bits += 7) {
+		Q_RUN("qemu-img create -f qcow2 -o lazy_refcounts=on,cluster_size=%u %s 6M",
+			1u << bits, path);
+		Q_RUN("qemu-io -f qcow2 -c 'write -P 1 1M 900k' %s && qemu-img snapshot -c one %s",
+			path, path);
+		Q_RUN("qemu-img convert -l one -f qcow2 -O raw %s %s.one", path, path);
+		/* Ends without closing, so with the mark set. */
+		CU_ASSERT(q_run("qemu-io -f qcow2 -c 'write -P 5 512k 2M' -c 'write -P 6 4M 1M' "
+				"-c flush -c abort %s",
+				  path) != 0);
+		Q_RUN("qemu-img info -U %s | grep -q 'lazy refcounts: true'", path);
+		CU_ASSERT(q_run("qemu-img check -f qcow2 %s", path) != 0);
+		Q_RUN("cp %s %s.copy && qemu-img check -q -f qcow2 -r all %s.copy; qemu-img "
+		      "convert -f "
+		      "qcow2 -O raw %s.copy %s.want",
+			path, path, path, path, path);
+		{
+			struct rig r = {.path = ""};
+			int rc = rig_open_path(&r, &config, path, -1);
+
+			CU_ASSERT_EQUAL(rc, 0);
+			if (rc)
+				printf("    %s\n", r.why);
+			else
+				rig_close(&r);
+		}
+		q_check(path, false);
+		Q_RUN("qemu-img convert -f qcow2 -O raw %s %s.have && cmp %s.have %s.want", path,
+			path, path, path);
+		random_work(path, 6u << 20, &config, 400);
+		Q_RUN("qemu-img convert -l one -f qcow2 -O raw %s %s.have && cmp %s.have %s.one",
+			path, path, path, path);
+	}
+	Q_RUN("rm %s %s.copy %s.want %s.have %s.one", path, path, path, path, path);
+	q_log_remove();
+}
+
 int main(void)
 {
 	static const struct unit_case cases[] = {
@@ -429,6 +475,7 @@ int main(void)
 		{"two channels", two_channels},
 		{"one new cluster, many requests", same_new_cluster},
 		{"discarding frees", discard_frees},
+		{"a dirty image is repaired", dirty_is_repaired},
 	};
 
 	return unit_main("qcow2 writing", cases, sizeof(cases) / sizeof(cases[0]));
