@@ -471,6 +471,11 @@ static int boot_bzimage(struct machine *m, const void *image, size_t size, char 
 	return rc ? why_set(why, rc, "boot information: %s", strerror(-rc)) : 0;
 }
 
+bool machine_kernel_is_bzimage(const struct machine *m)
+{
+	return m->kernel_is_bzimage;
+}
+
 int boot_load(struct machine *m, char why[VMM_WHY_MAX])
 {
 	size_t size = 0;
@@ -482,12 +487,13 @@ int boot_load(struct machine *m, char why[VMM_WHY_MAX])
 	image = boot_read(m, &size, why, &rc);
 	if (!image)
 		return boot_why(m, rc, why);
+	m->kernel_is_bzimage = bzimage_is(image, size);
 	rc = boot_acpi_write(m);
 	if (rc)
 		why_set(why, rc, "ACPI tables: %s", strerror(-rc));
 	else if (size >= SELFMAG && !memcmp(image, ELFMAG, SELFMAG))
 		rc = boot_pvh(m, image, size, why);
-	else if (bzimage_is(image, size))
+	else if (m->kernel_is_bzimage)
 		rc = boot_bzimage(m, image, size, why);
 	else if (size > 2 && image[0] == 0x1f && image[1] == 0x8b)
 		rc = boot_why(

@@ -292,6 +292,18 @@ static void consoles_close(struct run_options *o)
 		close(o->cfg.hvc.out);
 }
 
+/* On such a host a stock kernel is not wrong, only hopeless: said before the wait, not after. */
+static void interpreter_warn(struct machine *m)
+{
+	struct kvm_facts facts;
+	char why[VMM_WHY_MAX];
+
+	if (machine_kernel_is_bzimage(m) && !kvm_facts_get(&facts, why) && facts.interprets_ring0)
+		fprintf(stderr, "sluice: this host's KVM has no hardware virtualization and "
+				"interprets kernels: "
+				"this one may take hours or stop; use a host with VT-x or AMD-V\n");
+}
+
 static int session_run(struct session *s)
 {
 	char why[VMM_WHY_MAX] = "";

@@ -46,10 +46,14 @@ bad "an option twice" 2 "--cpus: given twice" "${run[@]}" --cpus 1 --cpus=2
 bad "no kernel" 2 "--kernel: missing; give --kernel FILE" run
 
 bad "kernel that is missing" 2 "--kernel $TMP/none: " run --kernel "$TMP/none"
-bad "kernel that is a directory" 2 "--kernel $TMP: .*ELF" run --kernel "$TMP"
-bad "kernel that is no ELF" 2 "--kernel $TMP/text: not an ELF" run --kernel "$TMP/text"
+bad "kernel that is a directory" 2 "--kernel $TMP: .*bzImage" run --kernel "$TMP"
+bad "kernel that is neither kind" 2 "--kernel $TMP/text: not an ELF image and no bzImage" run --kernel "$TMP/text"
 bad "kernel that is empty" 2 "--kernel $TMP/empty.img: " run --kernel "$TMP/empty.img"
 bad "kernel without a PVH note" 2 "--kernel $SLUICE: .*" run --kernel "$SLUICE"
+
+bad "initrd that is missing" 2 "--initrd $TMP/none: No such" "${run[@]}" --initrd "$TMP/none"
+bad "initrd that is empty" 2 "--initrd $TMP/empty.img: empty" "${run[@]}" --initrd "$TMP/empty.img"
+bad "processor nobody makes" 2 "--cpu v9: .*use host, v2 or v3" "${run[@]}" --cpu v9
 
 bad "memory without a unit" 2 "--memory 5: .*unit, as in 512M" "${run[@]}" --memory 5
 bad "memory that is no size" 2 "--memory lots: not a size; .*512M" "${run[@]}" --memory lots
