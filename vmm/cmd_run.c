@@ -314,6 +314,7 @@ static int session_run(struct session *s)
 	if (err)
 		return cli_fail("run", machine_error_is_usage(err) ? CLI_USAGE : CLI_HOST, "%s",
 			*why ? why : strerror(-err));
+	interpreter_warn(s->m);
 	if (s->opts->verbose)
 		disks_report(s->m);
 	if (s->opts->console == RUN_CONSOLE_STDIO || run_hvc_has_terminal(s->opts)) {
