@@ -494,7 +494,8 @@ static size_t state_without_clock(const struct state_writer *w, uint8_t *out)
 
 		memcpy(&body, w->data + at + 1 + name + 4, sizeof(body));
 		len = 1 + name + 8 + body;
-		if (!(name == 2 && !memcmp(w->data + at + 1, "pm", 2))) {
+		if (!(name == 2 && !memcmp(w->data + at + 1, "pm", 2)) &&
+			!(name == 3 && !memcmp(w->data + at + 1, "rtc", 3))) {
 			memcpy(out + n, w->data + at, len);
 			n += len;
 		}
