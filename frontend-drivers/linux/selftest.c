@@ -23,7 +23,8 @@
 #define TEST_CELL      (TEST_SEG * TEST_SEGS)
 #define TEST_BATCH     16u
 #define TEST_TURNS     1000u /* requests of one run by turns */
-#define TEST_THREADED  1500u /* on two threads */
+#define TEST_THREADED  1500u /* on two threads, at most so many */
+#define TEST_EACH      64u   /* and so many for each descriptor: a short queue sleeps often */
 #define TEST_PATIENCE  (20 * HZ)
 #define TEST_FEATURES  8u
 
@@ -319,7 +320,7 @@ static int test_threaded(struct test *t)
 	thread = kthread_run(test_device_thread, t, "sluice_ring");
 	if (IS_ERR(thread))
 		return (int)PTR_ERR(thread);
-	rc = test_driver_loop(t, t->added + TEST_THREADED);
+	rc = test_driver_loop(t, t->added + min(TEST_THREADED, t->size * TEST_EACH));
 	WRITE_ONCE(t->stop, true);
 	complete(&t->doorbell);
 	kthread_stop(thread);

@@ -44,7 +44,7 @@ else
 	else
 		fail "$what" "$(grep -a 'self-test failed\|event index\|laboratory' "$TMP/log" | head -n 2 | tr '\n' '|')"
 	fi
-	what="passes it in a guest of Sluice too"
+	what="passes it in a guest of Sluice with two processors"
 	cat >"$TMP/init" <<-'END'
 		#!/bin/busybox sh
 		. /guest.sh
@@ -55,7 +55,7 @@ else
 	if ! initrd=$(lab_initramfs "$TMP/init" "$module") 2>"$TMP/log"; then
 		fail "$what" "$(tail -n 1 "$TMP/log")"
 	else
-		lab_run 120 "$SLUICE run --kernel $LAB/kernel/vmlinuz --initrd $initrd --cmdline 'console=ttyS0 panic=-1 quiet' --memory 256M" \
+		lab_run 120 "$SLUICE run --kernel $LAB/kernel/vmlinuz --initrd $initrd --cmdline 'console=ttyS0 panic=-1 quiet' --cpus 2 --memory 256M" \
 			>"$TMP/log" 2>&1 </dev/null
 		if grep -q "$passed" "$TMP/log"; then
 			pass "$what"
