@@ -139,8 +139,15 @@ void qcow2_slices_forget(struct qcow2 *q, uint64_t offset, uint64_t length)
 
 void qcow2_slices_free(struct qcow2 *q)
 {
-	while (q->oldest)
-		cache_drop(q, q->oldest);
+	struct qcow2_slice *s, *newer;
+
+	for (s = q->oldest; s; s = newer) {
+		newer = s->newer;
+		free(s);
+	}
+	q->oldest = q->newest = NULL;
+	memset(q->buckets, 0, sizeof(q->buckets));
+	q->nslices = q->ndirty = 0;
 }
 
 void qcow2_l1_set(struct qcow2 *q, uint32_t index, uint64_t entry)

@@ -318,7 +318,7 @@ static void two_channels(void)
 	struct blk_options opts = {.fd = -1};
 	struct blk_image *image;
 	char path[128], why[BLK_WHY_MAX];
-	struct work w[2];
+	static struct work w[2];
 	pthread_t threads[2];
 
 	if (!q_tools())
