@@ -51,7 +51,7 @@ void acpi_put(struct acpi_out *o, uint64_t value, unsigned size)
 		return;
 	}
 	for (unsigned i = 0; i < size; i++)
-		o->bytes[o->len++] = value >> (8 * i);
+		o->bytes[o->len++] = i < 8 ? value >> (8 * i) : 0;
 }
 
 void acpi_put_text(struct acpi_out *o, const char *text, unsigned size)
