@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The parsers of --disk, --net and sizes. Input: byte 0 which one, the rest is the text. A refusal
- * is one line that begins with its option and leaves nothing behind.
+ * The parsers of --disk, --net, --balloon and sizes. Input: byte 0 which one, the rest is the text.
+ * A refusal is one line that begins with its option and leaves nothing behind.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +60,19 @@ static void net(const char *text)
 	machine_config_free(&m);
 }
 
+static void balloon(const char *text)
+{
+	struct balloon_config cfg;
+	char why[VMM_WHY_MAX];
+
+	if (balloon_config_parse(&cfg, text, why)) {
+		line_check(why, "--balloon ");
+		check(!cfg.on && !cfg.size);
+		return;
+	}
+	check(cfg.on && cfg.size % SPLIT_BALLOON_PAGE == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint64_t bytes;
@@ -69,12 +82,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	text = strndup((const char *)data + 1, size - 1);
 	check(text != NULL);
-	switch (data[0] % 3) {
+	switch (data[0] == 'b' ? 3 : data[0] % 3) {
 	case 0:
 		disk(text);
 		break;
 	case 1:
 		net(text);
+		break;
+	case 3:
+		balloon(text);
 		break;
 	default:
 		(void)vmm_size_parse(text, &bytes);

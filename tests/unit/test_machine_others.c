@@ -66,7 +66,10 @@ static void test_identity(void)
 	for (r.slot = 0; r.slot < 32; r.slot++) {
 		if (rig_config_read(&r, 0, 2) != 0x1af4)
 			continue;
-		CU_ASSERT_FATAL(found < 3);
+		if (found == 3) {
+			CU_FAIL("one device too many");
+			break;
+		}
 		CU_ASSERT_EQUAL(rig_config_read(&r, 0, 4), want[found][0]);
 		CU_ASSERT_EQUAL(rig_config_read(&r, 8, 4) >> 8, want[found][1]);
 		r.bar = rig_config_read(&r, 0x20, 4) & ~15u;
