@@ -684,10 +684,10 @@ int balloon_config_parse(struct balloon_config *cfg, const char *text, char why[
 	*cfg = (struct balloon_config){.on = true};
 	snprintf(why, VMM_WHY_MAX, "--balloon: out of memory");
 	err = pairs_split(&p, text);
-	/* deflate_on_oom, as other monitors spell it */
+	/* deflate_on_oom, as other monitors spell it; a key without _ may be a constant ("ro") */
 	for (unsigned i = 0; !err && i < p.n; i++)
-		for (char *c = p.list[i].key; *c; c++)
-			*c = *c == '_' ? '-' : *c;
+		for (char *c = p.list[i].key; (c = strchr(c, '_')); c++)
+			*c = '-';
 	if (!err)
 		err = keys_check(&p, info);
 	for (unsigned i = 0; !err && i < p.n; i++)

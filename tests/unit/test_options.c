@@ -425,6 +425,7 @@ static void balloon(void)
 		{"ring=round", "use split or packed"},
 		{"colour=red", "unknown key; use size, deflate-on-oom, free-page-reporting, ring"},
 		{"", "a key is missing"},
+		{"ro", "readonly: unknown key"},
 	};
 	struct balloon_config cfg;
 
