@@ -434,7 +434,8 @@ static void dirty_is_repaired(void)
 			path, path);
 		Q_RUN("qemu-img convert -l one -f qcow2 -O raw %s %s.one", path, path);
 		/* Ends without closing, so with the mark set. */
-		CU_ASSERT(q_run("qemu-io -f qcow2 -c 'write -P 5 512k 2M' -c 'write -P 6 4M 1M' "
+		CU_ASSERT(q_run("ulimit -c 0; qemu-io -f qcow2 -c 'write -P 5 512k 2M' -c 'write "
+				"-P 6 4M 1M' "
 				"-c flush -c abort %s",
 				  path) != 0);
 		Q_RUN("qemu-img info -U %s | grep -q 'lazy refcounts: true'", path);
