@@ -26,6 +26,7 @@
 #define PVH_LOWEST_FREE 0x10000u
 #define PVH_MODULES     0x6200u
 #define BOOT_KERNEL_MAX (1ull << 30)
+#define BOOT_KERNEL_BIG (4ull << 20)
 #define BOOT_INITRD_MAX (2ull << 30)
 #define BOOT_ACPI_MAX   0x4000u
 
@@ -471,9 +472,9 @@ static int boot_bzimage(struct machine *m, const void *image, size_t size, char 
 	return rc ? why_set(why, rc, "boot information: %s", strerror(-rc)) : 0;
 }
 
-bool machine_kernel_is_bzimage(const struct machine *m)
+bool machine_kernel_is_big(const struct machine *m)
 {
-	return m->kernel_is_bzimage;
+	return m->kernel_is_big;
 }
 
 int boot_load(struct machine *m, char why[VMM_WHY_MAX])
@@ -487,13 +488,13 @@ int boot_load(struct machine *m, char why[VMM_WHY_MAX])
 	image = boot_read(m, &size, why, &rc);
 	if (!image)
 		return boot_why(m, rc, why);
-	m->kernel_is_bzimage = bzimage_is(image, size);
+	m->kernel_is_big = bzimage_is(image, size) || size > BOOT_KERNEL_BIG;
 	rc = boot_acpi_write(m);
 	if (rc)
 		why_set(why, rc, "ACPI tables: %s", strerror(-rc));
 	else if (size >= SELFMAG && !memcmp(image, ELFMAG, SELFMAG))
 		rc = boot_pvh(m, image, size, why);
-	else if (m->kernel_is_bzimage)
+	else if (bzimage_is(image, size))
 		rc = boot_bzimage(m, image, size, why);
 	else if (size > 2 && image[0] == 0x1f && image[1] == 0x8b)
 		rc = boot_why(

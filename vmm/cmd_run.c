@@ -298,7 +298,7 @@ static void interpreter_warn(struct machine *m)
 	struct kvm_facts facts;
 	char why[VMM_WHY_MAX];
 
-	if (machine_kernel_is_bzimage(m) && !kvm_facts_get(&facts, why) && facts.interprets_ring0)
+	if (machine_kernel_is_big(m) && !kvm_facts_get(&facts, why) && facts.interprets_ring0)
 		fprintf(stderr, "sluice: this host's KVM has no hardware virtualization and "
 				"interprets kernels: "
 				"this one may take hours or stop; use a host with VT-x or AMD-V\n");

@@ -61,7 +61,7 @@ struct machine {
 	char *cmdline;
 	char *kernel_path;
 	int kernel_fd;
-	bool kernel_is_bzimage;
+	bool kernel_is_big;
 	char *initrd_path;
 	int initrd_fd;
 	uint64_t initrd_addr, initrd_size; /* where it was loaded; size 0: none */

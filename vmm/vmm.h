@@ -171,8 +171,8 @@ void machine_config_init(struct machine_config *cfg);
 int machine_create(struct machine **out, const struct machine_config *cfg, char why[VMM_WHY_MAX]);
 bool machine_error_is_usage(int error);
 
-/* Is the kernel a bzImage? One that KVM interprets will hardly get through unpacking itself. */
-bool machine_kernel_is_bzimage(const struct machine *m);
+/* Is the kernel a bzImage or of more than 4 MiB? A KVM that interprets it hardly gets through. */
+bool machine_kernel_is_big(const struct machine *m);
 
 /* ------------------------------------------------------------------ running */
 
