@@ -113,8 +113,7 @@ static void page0_write(struct ne2000 *n, unsigned reg, uint8_t v)
 		n->tbcr = (uint16_t)((n->tbcr & 0x00ff) | v << 8);
 		break;
 	case 0x07:
-		n->isr &= (uint8_t) ~(v & 0x7f);
-		ne2000_irq_update(n);
+		ne2000_isr_acknowledge(n, v & 0x7f);
 		break;
 	case 0x08:
 		n->rsar = (uint16_t)((n->rsar & 0xff00) | v);

@@ -122,16 +122,19 @@ void ne2000_sent(void *ctx)
 static bool ring_valid(const struct ne2000 *n)
 {
 	return n->pstart >= NE_RAM_START >> 8 && n->pstop <= NE_RAM_END >> 8 &&
-	       n->pstart < n->pstop && n->curr >= n->pstart && n->curr < n->pstop &&
-	       n->bnry >= n->pstart && n->bnry < n->pstop;
+	       n->pstart < n->pstop && n->curr >= n->pstart && n->curr < n->pstop;
 }
 
 /* Pages from CURR up to BNRY. Equal means empty: so a frame may not fill the last of them. */
 static unsigned ring_free_pages(const struct ne2000 *n)
 {
-	unsigned size = n->pstop - n->pstart;
+	unsigned size = n->pstop - n->pstart, bnry = n->bnry;
 
-	return n->bnry == n->curr ? size : (n->bnry + size - n->curr) % size;
+	/* Drivers that keep BNRY one page behind what they read next write PSTART - 1 there when
+	 * that is the ring's first page (Linux). */
+	if (bnry < n->pstart || bnry >= n->pstop)
+		bnry = n->pstop - 1;
+	return bnry == n->curr ? size : (bnry + size - n->curr) % size;
 }
 
 static bool receiver_on(const struct ne2000 *n)
@@ -140,23 +143,44 @@ static bool receiver_on(const struct ne2000 *n)
 	       !(n->tcr & TCR_LOOPBACK) && ring_valid(n);
 }
 
+/* One page of an empty ring may be between BNRY and CURR. */
+static bool ring_empty(const struct ne2000 *n)
+{
+	return ring_free_pages(n) + 1 >= (unsigned)(n->pstop - n->pstart);
+}
+
+static bool ring_room(const struct ne2000 *n)
+{
+	const unsigned largest = (NE_FRAME_MAX + NE_HEADER + NE_PAGE - 1) / NE_PAGE;
+
+	return ring_free_pages(n) > largest || ring_empty(n);
+}
+
+/*
+ * Drivers take a number of frames and then acknowledge all that came, relying on the next frame to
+ * interrupt again (Linux: nine). Into a full ring none comes, for those that wait are kept: so a
+ * ring that still holds frames says once more that it has been received into.
+ */
+void ne2000_isr_acknowledge(struct ne2000 *n, uint8_t bits)
+{
+	n->isr &= (uint8_t)~bits;
+	if (bits & ISR_PRX && receiver_on(n) && !ring_empty(n))
+		n->isr |= ISR_PRX;
+	ne2000_irq_update(n);
+}
+
 /*
  * I/O thread: frames are asked for only while the largest one has room, so none is lost to a slow
  * guest. (A ring too small for that is to be empty first: one page of it is between BNRY and CURR.)
  */
 bool ne2000_receive_room(void *ctx)
 {
-	const unsigned largest = (NE_FRAME_MAX + NE_HEADER + NE_PAGE - 1) / NE_PAGE;
 	struct ne2000 *n = ctx;
-	bool room = false;
+	bool room;
 
 	machine_coalesced_drain(n->dev.machine);
 	pthread_mutex_lock(&n->dev.lock);
-	if (receiver_on(n)) {
-		unsigned free = ring_free_pages(n), size = n->pstop - n->pstart;
-
-		room = free > largest || free + 1 >= size;
-	}
+	room = receiver_on(n) && ring_room(n);
 	pthread_mutex_unlock(&n->dev.lock);
 	return room;
 }

@@ -93,6 +93,9 @@ uint32_t ne2000_data_read(struct ne2000 *n, unsigned size);
 void ne2000_data_write(struct ne2000 *n, uint32_t v, unsigned size);
 void ne2000_transmit(struct ne2000 *n);
 
+/* ne2000_frames.c: the guest has seen these bits. */
+void ne2000_isr_acknowledge(struct ne2000 *n, uint8_t bits);
+
 /* ne2000_frames.c: legacy_net's callbacks (I/O thread, no lock held). */
 void ne2000_sent(void *ctx);
 bool ne2000_receive_room(void *ctx);
