@@ -113,8 +113,7 @@ lab: build deps
 
 ## lab-run       run one command in it: make lab-run CMD='build/sluice run ...' (LAB_S=seconds)
 lab-run:
-	@tests/lab/lab.sh run "$$CMD"
-lab-run: export CMD := $(value CMD)
+	@tests/lab/lab.sh run '$(subst ','\'',$(value CMD))'
 
 .PHONY: lab lab-run
 .PHONY: check unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay

@@ -8,7 +8,7 @@
 #   lab_initramfs INIT MODULE...   prints the name of an initramfs for a guest
 LAB=build/lab
 LAB_CPUS=${LAB_CPUS:-1}
-LAB_MEMORY=${LAB_MEMORY:-3072}
+LAB_MEMORY=${LAB_MEMORY:-6144}
 LAB_TIMED_OUT=124
 LAB_BROKEN=125
 # What a host of guests needs. Dependencies are found.
@@ -119,7 +119,7 @@ lab_modules() {
 	mkdir -p "$dir/modules"
 	# modules.dep names all that a module needs, what is needed first last.
 	printf '%s\n' "$@" | awk '
-		NR == FNR { want[++n] = $1; next }
+		NR == FNR { if (NF) want[++n] = $1; next }
 		{ path = $1; sub(/:$/, "", path); name = path; sub(/.*\//, "", name); sub(/\.ko.*/, "", name)
 		  gsub(/-/, "_", name); needs[name] = path; for (i = 2; i <= NF; i++) needs[name] = $i " " needs[name] }
 		END { for (w = 1; w <= n; w++) { name = want[w]; gsub(/-/, "_", name)
