@@ -387,14 +387,25 @@ void vsock_conn_eof(struct vsock *v, struct vsock_conn *c)
 	vsock_conn_queue(v, c);
 }
 
+/* A program that has written and gone is still worth asking for, but not where nobody can answer.
+ */
+static void conn_asked_event(struct vsock *v, struct vsock_conn *c, uint32_t events)
+{
+	c->readable = true;
+	if (events & EPOLLHUP && !split_queue_live(&v->common.queues[VSOCK_Q_RX]))
+		vsock_conn_kill(v, c);
+}
+
 void vsock_conn_event(struct vsock *v, struct vsock_conn *c, uint32_t events)
 {
 	switch (c->state) {
 	case VSOCK_HANDSHAKE:
 		vsock_handshake(v, c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR));
+		if (c->state == VSOCK_ASKED)
+			conn_asked_event(v, c, events);
 		return;
 	case VSOCK_ASKED:
-		c->readable = true;
+		conn_asked_event(v, c, events);
 		return;
 	case VSOCK_DRAIN:
 		if (events & EPOLLOUT || events & EPOLLHUP)

@@ -320,6 +320,33 @@ static void test_reset(void)
 	guest_close(&g);
 }
 
+/* Nobody drives the device: a program that asks waits, and when it goes its slot is free. */
+static void test_no_driver(void)
+{
+	struct guest g;
+	unsigned left;
+	int fd;
+
+	guest_open(&g, false, 0, 3, 0, 16);
+	split_quiesce_wait(g.r.dev);
+	for (unsigned i = 0; i < 20; i++) {
+		fd = host_connect(&g);
+		host_say(fd, "CONNECT 5\n");
+		if (i % 2)
+			while (!split_vsock_connections(g.r.dev))
+				usleep(1000);
+		close(fd);
+	}
+	/* the last was accepted, so those before it were; sooner than any deadline they are gone */
+	left = 5000;
+	while (left && split_vsock_connections(g.r.dev)) {
+		usleep(1000);
+		left--;
+	}
+	CU_ASSERT(left > 0);
+	guest_close(&g);
+}
+
 /* Stopped and started where it is: connections go on. */
 static void test_pause(void)
 {
@@ -525,6 +552,7 @@ static const struct unit_case cases[] = {
 	{"no room for a header", test_short},
 	{"the socket's path", test_path},
 	{"reset under load", test_reset},
+	{"no driver", test_no_driver},
 	{"paused", test_pause},
 	{"moved", test_move},
 	{"the event", test_event_content},
