@@ -61,6 +61,19 @@ static struct cpu_leaf *leaf_of(struct cpu_leaves *l, uint32_t function)
 	return (struct cpu_leaf *)cpuid_find(l, function, 0);
 }
 
+static bool same(const struct cpu_leaves *a, const struct cpu_leaves *b)
+{
+	for (unsigned i = 0; i < a->n && i < b->n; i++) {
+		const struct cpu_leaf *x = &a->leaf[i], *y = &b->leaf[i];
+
+		if (x->function != y->function || x->index != y->index || x->eax != y->eax ||
+			x->ebx != y->ebx || x->ecx != y->ecx || x->edx != y->edx ||
+			x->indexed != y->indexed)
+			return false;
+	}
+	return a->n == b->n;
+}
+
 static void test_same_on_both(void)
 {
 	static const enum vmm_cpu models[] = {VMM_CPU_V2, VMM_CPU_V3};
@@ -70,14 +83,11 @@ static void test_same_on_both(void)
 	host_new(&a);
 	host_old(&b);
 	for (unsigned i = 0; i < 2; i++) {
-		memset(&ga, 0, sizeof(ga));
-		memset(&gb, 0, sizeof(gb));
 		CU_ASSERT_EQUAL(cpuid_build(&ga, &a, models[i], 2000000, why), 0);
 		CU_ASSERT_EQUAL(cpuid_build(&gb, &b, models[i], 2000000, why), 0);
 		cpuid_personalize(&ga, 3, 4);
 		cpuid_personalize(&gb, 3, 4);
-		CU_ASSERT_EQUAL(ga.n, gb.n);
-		CU_ASSERT(ga.n > 20 && !memcmp(&ga, &gb, sizeof(ga)));
+		CU_ASSERT(ga.n > 20 && same(&ga, &gb));
 	}
 }
 
