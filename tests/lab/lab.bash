@@ -269,7 +269,10 @@ lab_run() {
 				echo >&8
 				read -rt 0.1 _ <&7
 			done
-			read -rt "$seconds" _ <&7
+			# A shell that was killed takes its run with it.
+			while kill -0 $$ && [ $((seconds -= 1)) -ge 0 ]; do
+				read -rt 1 _ <&7
+			done
 			: >"$dir/late"
 			kill $qemu
 		) 8<>"$dir/in" 7<>"$dir/never" >/dev/null 2>&1 &
