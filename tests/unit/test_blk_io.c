@@ -40,7 +40,8 @@ static void random_body(struct rig *r)
 	blk_channel_counters_get(r->ch, &counters);
 	CU_ASSERT(counters.requests == 1500);
 	CU_ASSERT(counters.system_calls > 0);
-	CU_ASSERT((counters.bounced > 0) == r->info.direct);
+	/* without O_DIRECT only a write to the first sector, where another format could begin */
+	CU_ASSERT(r->info.direct ? counters.bounced > 0 : counters.bounced < 50);
 }
 
 static void test_random(void)
