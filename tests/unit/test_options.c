@@ -327,7 +327,7 @@ static void net_user_mistakes(void)
 	net_bad("user,hostname=a b", W("hostname=a b", "letters"));
 	net_bad("user,restrict=1", W("restrict=1", "on or off"));
 	for (unsigned i = 0; i < 33; i++)
-		strcat(text, one);
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s", one);
 	net_bad(text, W("hostfwd=", "at most 32"));
 }
 
