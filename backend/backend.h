@@ -232,7 +232,7 @@ enum {
 #define VIRTIO_BIT(n) (1ull << (n))
 
 enum { VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2 };
-enum { VIRTIO_ID_VSOCK = 19 };
+enum { VIRTIO_ID_VSOCK = 19, VIRTIO_ID_FS = 26 };
 enum { VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4, VIRTIO_ID_BALLOON = 5 };
 
 /* How a device tells its driver something. Called on the I/O thread; must not block. */
@@ -244,6 +244,12 @@ struct split_signal {
 	/* the driver broke the protocol: DEVICE_NEEDS_RESET, then a configuration change interrupt
 	 */
 	void (*broken)(void *ctx);
+	/*
+	 * An eventfd whose every write interrupts for the queue, for a device served by another
+	 * process; it stays the transport's. -1: there is none now, queue() is to be called. NULL:
+	 * as if always -1. When the answer changes the transport calls split_signal_changed().
+	 */
+	int (*queue_fd)(void *ctx, unsigned queue);
 	void *ctx;
 };
 
@@ -253,9 +259,34 @@ struct split_queue_config {
 	int doorbell_fd; /* eventfd, the transport's; readable when the driver rings */
 	struct ring_device_state state; /* positions to start from */
 	bool restore;                   /* use state; else the beginning */
+	/*
+	 * Memory, which outlives this process, for what is in flight (see vhost_inflight in
+	 * backend_priv.h); NULL: not recorded. What it holds as in flight at the start is done
+	 * first, in its order, and decides the positions.
+	 */
+	void *inflight;
+	size_t inflight_bytes;
 };
 
 struct split_device;
+
+/*
+ * For a kind whose queues another process serves: split_queue_start() and so on end here instead of
+ * at a ring. All (io), and none waits for the other process: what cannot be said now is said when
+ * it is there.
+ */
+struct split_remote_ops {
+	int (*queue_start)(
+		struct split_device *d, unsigned q, const struct split_queue_config *cfg);
+	/* Begins to stop all queues; ops->inflight() is 0 once they have and positions are known.
+	 */
+	void (*stop)(struct split_device *d);
+	void (*queue_state)(struct split_device *d, unsigned q, struct ring_device_state *out);
+	/* signal.queue_fd() has changed its answer */
+	void (*signal_changed)(struct split_device *d);
+	/* a doorbell that did not come by eventfd */
+	void (*doorbell)(struct split_device *d);
+};
 
 /*
  * What a kind of split device provides. Functions marked (io) run on the device's I/O thread, the
@@ -282,6 +313,7 @@ struct split_ops {
 	void (*save)(struct split_device *d, struct state_writer *w); /* quiesced */
 	void (*load)(struct split_device *d, struct state_reader *r); /* errors through r->error */
 	void (*destroy)(struct split_device *d);                      /* (io) */
+	const struct split_remote_ops *remote;                        /* NULL: served here */
 };
 
 struct split_queue {
@@ -360,6 +392,9 @@ void split_load(struct split_device *d, struct state_reader *r);
 /* A doorbell that arrived by another way than the eventfd (a trapped write). Any thread. */
 void split_doorbell(struct split_device *d, unsigned q);
 
+/* signal.queue_fd() answers anew. Any thread, never blocks. */
+void split_signal_changed(struct split_device *d);
+
 /* Quiesces, closes what the device opened (not the image or port). Not from the I/O thread. */
 void split_destroy(struct split_device *d);
 
@@ -395,6 +430,11 @@ struct split_net_options {
 	bool no_offload;
 	uint8_t mac[6];
 	uint16_t mtu; /* 0: not offered */
+	/*
+	 * The control queue is the transport's (a vhost-user front-end answers it itself): there is
+	 * none here, and every pair whose queues run is used.
+	 */
+	bool no_control;
 };
 
 /* virtio-net (5.1), with a control queue when pairs > 1. */
@@ -515,6 +555,160 @@ int split_vsock_create(struct split_device **out, struct io_thread *io, const st
 	char why[BACKEND_WHY_MAX]);
 /* Slots of the table in use. Waits for the I/O thread. */
 unsigned split_vsock_connections(struct split_device *d);
+
+/* ------------------------------------------------------------------ vhost-user: the back-end */
+
+/*
+ * Offers split devices of this process to front-ends (Sluice, or any other monitor or program) by
+ * the vhost-user protocol (QEMU, docs/interop/vhost-user.rst). Each connection has a thread of its
+ * own for the protocol and a device of its own, which lives on an I/O thread of the caller's; one
+ * front-end can neither delay nor harm another. What it may send is checked; a breach closes its
+ * connection and is counted.
+ */
+struct vhost_server;
+
+enum vhost_socket_mode {
+	VHOST_LISTEN, /* this side listens */
+	VHOST_CONNECT /* this side connects, again and again until the other is there */
+};
+
+struct vhost_server_options {
+	const char *path; /* of the socket; made with mode 0600, removed at the end. Copied. */
+	int fd;           /* a listening (or, with VHOST_CONNECT, connected) socket instead; -1 */
+	enum vhost_socket_mode mode;
+	unsigned connections; /* at once; further ones wait to be accepted; 0: 1 */
+	/*
+	 * Makes the device of a new connection, with transport and memory given; called on the
+	 * connection's thread. The I/O thread is the caller's choice. An error closes the
+	 * connection.
+	 */
+	int (*create)(void *ctx, unsigned connection, struct split_device **out,
+		const struct ring_mem *mem, const struct split_signal *signal,
+		char why[BACKEND_WHY_MAX]);
+	/* The device is gone; on the connection's thread. May be NULL. */
+	void (*destroyed)(void *ctx, unsigned connection);
+	/* One line about the connection, no newline ("front-end connected", what it did wrong); on
+	 * any thread. May be NULL. */
+	void (*note)(void *ctx, unsigned connection, const char *line);
+	void *ctx;
+};
+
+struct vhost_server_counters {
+	uint64_t connections; /* accepted so far */
+	uint64_t connected;   /* now */
+	uint64_t messages;
+	uint64_t refused;     /* connections closed for a breach of the protocol */
+	uint64_t resubmitted; /* requests of a back-end that died, done again */
+};
+
+/* -EADDRINUSE: somebody listens there (a socket left behind by the dead is replaced); -EACCES,
+ * -ENAMETOOLONG ... */
+int vhost_server_create(struct vhost_server **out, const struct vhost_server_options *opts,
+	char why[BACKEND_WHY_MAX]);
+/* Closes every connection (their devices quiesce first). Not from an I/O thread. */
+void vhost_server_destroy(struct vhost_server *s);
+void vhost_server_counters_get(struct vhost_server *s, struct vhost_server_counters *out);
+/* The device of a connection while fn runs, for counters; false: there is none. Any thread. */
+bool vhost_server_device(struct vhost_server *s, unsigned connection,
+	void (*fn)(void *ctx, struct split_device *d), void *ctx);
+
+/* ------------------------------------------------------------------ vhost-user: the front-end */
+
+/*
+ * A split device whose queues a process of its own serves. To the transport it is a split device
+ * like any other; guest memory, doorbells and interrupts go straight to the other process. When
+ * that dies the guest waits, and goes on when another has taken its place: with an inflight region
+ * the new one does what the old one left; without, requests of a block device are given to it again
+ * from the ring. Nothing here waits for the other process, but for split_vhost_create().
+ */
+struct split_vhost_memory {
+	int fd;     /* the file that guest memory is, shared; stays the caller's */
+	void *base; /* where byte 0 of the file is mapped: every region lies in this mapping */
+};
+
+struct split_vhost_options {
+	uint32_t virtio_id; /* VIRTIO_ID_BLOCK, VIRTIO_ID_NET, VIRTIO_ID_FS */
+	const char *path;   /* the socket; copied */
+	int fd;             /* a connected socket instead (it cannot be reconnected); -1 */
+	enum vhost_socket_mode mode;
+	uint32_t wait_ms;      /* for the first connection; 0: 10,000 */
+	uint32_t reconnect_ms; /* between tries; 0: 500 */
+	bool no_reconnect;     /* a lost back-end breaks the device */
+	struct split_vhost_memory memory;
+	unsigned queues;     /* block, fs: request queues; net: pairs */
+	uint32_t queue_size; /* 0: the kind's default */
+	enum split_ring_choice ring;
+	bool no_indirect, no_event_idx, in_order;
+	/* net; without a control queue of the back-end's, it is answered here */
+	bool no_mergeable, no_offload;
+	uint8_t mac[6];
+	/* fs: 1 to 36 bytes */
+	const char *tag;
+	/* One line about the connection ("back-end lost, waiting for another"). On the I/O thread.
+	 */
+	void (*note)(void *ctx, const char *line);
+	void *ctx;
+};
+
+/* -ETIMEDOUT: nobody listens, or nobody comes; -ENOTSUP: the back-end lacks what is needed;
+ * -EPROTO: it does not speak vhost-user. mem and signal must outlive it. */
+int split_vhost_create(struct split_device **out, struct io_thread *io, const struct ring_mem *mem,
+	const struct split_signal *signal, const struct split_vhost_options *opts,
+	char why[BACKEND_WHY_MAX]);
+
+struct split_vhost_info {
+	bool connected;
+	uint64_t connections; /* so far */
+	uint64_t resubmitted; /* requests given again to a back-end without inflight region */
+	bool inflight;        /* the back-end keeps one */
+};
+void split_vhost_info_get(struct split_device *d, struct split_vhost_info *out); /* any thread */
+
+/* ------------------------------------------------------------------ control sockets */
+
+/*
+ * HTTP and JSON over a unix socket (libmicrohttpd, cJSON): what the programs that serve back-ends
+ * are asked and told while they run. Requests are answered one at a time on a thread of the
+ * server's. Programs that call this link libmicrohttpd.
+ */
+struct control_server;
+struct cJSON;
+
+struct control_request {
+	const char *method; /* "GET", "PUT", "PATCH", "DELETE" */
+	const char *path;   /* what follows the route's own, without the slash: "" or "NAME" */
+	struct cJSON *body; /* NULL: none */
+	/* answer: 200, 201, 204, 400, 404, 409 ...; text: a body that is not JSON, allocated; json:
+	 * a body; taken over. An error's body is {"fault_message": "..."}. */
+	unsigned status;
+	struct cJSON *json;
+	char *text;
+	const char *text_type;
+};
+
+struct control_route {
+	const char *method;
+	const char *path; /* "/ports", matches "/ports" and "/ports/NAME" */
+	void (*answer)(void *ctx, struct control_request *req);
+};
+
+/* routes ends with a NULL method and must outlive the server. The socket is made with mode 0600 and
+ * removed at the end. */
+int control_server_create(struct control_server **out, const char *path,
+	const struct control_route *routes, void *ctx, char why[BACKEND_WHY_MAX]);
+void control_server_destroy(struct control_server *s);
+/* status and {"fault_message": printf-like} */
+void control_fault(struct control_request *req, unsigned status, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* A growing text, for metrics in Prometheus' format. */
+struct control_text {
+	char *data;
+	size_t len, room;
+	bool failed; /* no memory */
+};
+void control_text_add(struct control_text *t, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* ------------------------------------------------------------------ legacy devices' way to the
  * same storage */

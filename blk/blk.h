@@ -21,7 +21,13 @@
 #define BLK_SECTOR  512u
 #define BLK_WHY_MAX 256u
 
-enum blk_engine { BLK_ENGINE_AUTO, BLK_ENGINE_URING, BLK_ENGINE_AIO, BLK_ENGINE_THREADS };
+enum blk_engine {
+	BLK_ENGINE_AUTO,
+	BLK_ENGINE_URING,
+	BLK_ENGINE_AIO,
+	BLK_ENGINE_THREADS,
+	BLK_ENGINE_NBD, /* of an image that is a URI; not a user's to choose */
+};
 enum blk_direct { BLK_DIRECT_AUTO, BLK_DIRECT_ON, BLK_DIRECT_OFF };
 enum blk_format { BLK_FORMAT_AUTO, BLK_FORMAT_RAW, BLK_FORMAT_QCOW2 };
 
@@ -36,6 +42,14 @@ int blk_format_parse(const char *name, enum blk_format *out);
 struct blk_options {
 	const char *path; /* NULL: use fd */
 	int fd;           /* an open descriptor to use instead, taken over on success; -1: none */
+	/*
+	 * Instead of both: a disk served by the NBD protocol, "nbd://host:port/export",
+	 * "nbd+unix:///export?socket=PATH" (libnbd, loaded when first used). The claim is the
+	 * server's business. A lost connection is made again; requests meanwhile wait.
+	 */
+	const char *nbd;
+	/* -EBUSY is waited out up to so long: for the claim of a process that is about to die. */
+	unsigned claim_wait_ms;
 	bool readonly;
 	enum blk_direct direct;
 	enum blk_engine engine;

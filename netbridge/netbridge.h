@@ -138,6 +138,20 @@ int net_port_offloads_set(struct net_port *port, uint32_t offloads);
  */
 int net_port_queues_set(struct net_port *port, unsigned queues);
 
+/*
+ * Who uses a queue of a port may let the port hand frames over at once, instead of being asked for
+ * them: offer() takes up to n packets, in order, copying each before it returns, and says how many;
+ * the rest is kept (bounded) for net_port_receive(). Called on the queue's thread only, from
+ * whatever that thread calls of netbridge/, never from net_port_receive() itself. Packets may have
+ * work left that net_port_offloads_set() did not accept: offer() takes none of those. NULL: no
+ * more. Ports that have no use for it ignore it.
+ */
+struct net_taker {
+	unsigned (*offer)(void *ctx, struct net_packet *const *pkts, unsigned n);
+	void *ctx;
+};
+void net_port_taker_set(struct net_port *port, unsigned queue, const struct net_taker *taker);
+
 void net_port_counters_get(const struct net_port *port, struct net_counters *out);
 const char *net_port_kind(
 	const struct net_port *port); /* "tap", "sink", "source", "echo", "pair", "user" */
@@ -253,6 +267,138 @@ char *net_user_forward_print(const struct net_user_forward *f, char text[64]);
 int net_user_network_parse(
 	uint32_t *net, unsigned *prefix, const char *text, char why[NET_WHY_MAX]);
 int net_user_address_parse(uint32_t *out, const char *text, char why[NET_WHY_MAX]);
+
+/* ------------------------------------------------------------------ DPDK */
+
+/*
+ * DPDK's environment, once in a process and before anything else of this part. Its threads are not
+ * used: a thread of the caller's becomes an lcore with net_dpdk_thread_enter().
+ */
+struct net_dpdk_options {
+	const char *program;     /* argv[0] for messages */
+	bool no_huge;            /* without huge pages (slower) */
+	unsigned memory_mib;     /* 0: 256 without huge pages, else as needed */
+	const char *file_prefix; /* of its run-time files and telemetry socket; NULL: "sluice" */
+	bool telemetry;          /* DPDK's telemetry socket, with this program's commands */
+	const char *const *args; /* more arguments for it, NULL at the end; NULL: none */
+};
+/* -ENOMEM: no huge pages (why names no_huge); -ENOTSUP, -EALREADY. */
+int net_dpdk_init(const struct net_dpdk_options *opts, char why[NET_WHY_MAX]);
+void net_dpdk_exit(void);
+/* The calling thread is an lcore from now on; leave before it ends. -ENOMEM: too many. */
+int net_dpdk_thread_enter(void);
+void net_dpdk_thread_leave(void);
+
+/* A DPDK ethernet device by what its bus calls it: "net_tap0,iface=x", "0000:03:00.0",
+ * "net_af_xdp0, iface=eth0". Polled: it has no descriptor. -ENODEV, -EINVAL ... */
+int net_dpdk_open(
+	struct net_port **out, const char *device, unsigned queues, char why[NET_WHY_MAX]);
+
+/* An AF_XDP socket on an interface (DPDK's af_xdp driver). */
+int net_xdp_open(
+	struct net_port **out, const char *interface, unsigned queues, char why[NET_WHY_MAX]);
+
+/* ------------------------------------------------------------------ the switch */
+
+/*
+ * A learning Ethernet switch (IEEE 802.1Q: filtering database with ageing, flooding, VLANs). It has
+ * no thread: frames are forwarded by who brings them, on one of its workers, which are threads of
+ * the caller's. A port belongs to one worker. A frame for a port of the same worker is handed over
+ * at once, without a copy of its own; for another worker's it is copied into a packet buffer and
+ * goes through that worker's ring.
+ *
+ * A port is either joined (an open net_port: tap, ethdev ..., which the switch sends to and its
+ * worker receives from) or offered (the switch makes a net_port, and a device uses it like any
+ * other: what the device sends enters the switch).
+ */
+struct net_switch;
+
+#define NET_SWITCH_PORTS_MAX   256u
+#define NET_SWITCH_WORKERS_MAX 32u
+#define NET_SWITCH_NAME_MAX    31u
+#define NET_VLAN_MAX           4094u
+
+struct net_switch_options {
+	unsigned workers;  /* 1 .. NET_SWITCH_WORKERS_MAX */
+	unsigned macs;     /* entries of the MAC table; 0: 16,384 */
+	unsigned ageing_s; /* 0: 300 (802.1Q table 8-3) */
+	unsigned buffers;  /* packet buffers; 0: 16,384 */
+	/* Something was put into a worker's ring while it may sleep: wake it. Any worker's thread.
+	 */
+	void (*wake)(void *ctx, unsigned worker);
+	void *ctx;
+};
+
+/* net_dpdk_init() has been called. */
+int net_switch_create(
+	struct net_switch **out, const struct net_switch_options *opts, char why[NET_WHY_MAX]);
+/* No ports, no worker running. */
+void net_switch_destroy(struct net_switch *sw);
+
+/* Every round of a worker's loop, on its thread: takes frames out of its ring and receives from its
+ * joined ports (those that are due); how many frames. */
+unsigned net_switch_poll(struct net_switch *sw, unsigned worker);
+/* Before the worker sleeps, on its thread: true: there is work, do not. From then on wake() is
+ * called for it until net_switch_awake(). */
+bool net_switch_sleep(struct net_switch *sw, unsigned worker);
+void net_switch_awake(struct net_switch *sw, unsigned worker);
+
+struct net_switch_rate {
+	uint64_t bytes_per_s; /* 0: no limit */
+	uint64_t frames_per_s;
+	uint64_t burst_bytes; /* 0: a tenth of a second's, at least NET_FRAME_MAX */
+};
+
+struct net_switch_port_options {
+	char name[NET_SWITCH_NAME_MAX + 1]; /* letters, digits, - _ . */
+	unsigned worker;
+	struct net_port *join; /* taken over on success; NULL: offered */
+	unsigned queues;       /* offered: 1 .. NET_QUEUES_MAX; 0: 1 */
+	/* 802.1Q: access: untagged frames of one VLAN. Trunk: tagged frames of the VLANs in the
+	 * set, and, if native is not 0, untagged ones of that. */
+	bool trunk;
+	uint16_t vlan;                  /* access: 1 .. 4094, 0: 1; trunk: native, 0: none */
+	uint64_t allowed[64];           /* trunk: a bit for each VLAN; all zero: all */
+	bool isolated;                  /* nothing to and from other isolated ports */
+	struct net_switch_rate in, out; /* policed: what is over is dropped; in: from the port */
+};
+
+/*
+ * Adds a port; offered: *out is what the device is given (and closes last, before the removal).
+ * Blocks for a round of the workers. Any thread that is no worker. -EEXIST, -ENOSPC, -EINVAL.
+ */
+int net_switch_port_add(struct net_switch *sw, const struct net_switch_port_options *opts,
+	struct net_port **out, char why[NET_WHY_MAX]);
+/* Its frames in flight are dropped, what it was learnt for is forgotten, a joined port is closed.
+ * Blocks for a round of the workers (which must be polling, or answer wake()). -ENOENT. */
+int net_switch_port_remove(struct net_switch *sw, const char *name);
+/* Changes VLANs, isolation, rates. -ENOENT, -EINVAL. */
+int net_switch_port_set(
+	struct net_switch *sw, const struct net_switch_port_options *opts, char why[NET_WHY_MAX]);
+
+struct net_switch_port_info {
+	struct net_switch_port_options options; /* join NULL */
+	const char *kind; /* "vhost-user" is the program's word: "offered", or the join's */
+	struct net_counters counters;     /* tx: towards the port's user */
+	uint64_t limited_in, limited_out; /* frames dropped by a rate */
+	uint64_t filtered;                /* by VLAN or isolation */
+	uint64_t flooded;
+	uint64_t full; /* the port took no more */
+};
+
+struct net_switch_mac {
+	uint8_t mac[6];
+	uint16_t vlan;
+	char port[NET_SWITCH_NAME_MAX + 1];
+	uint32_t age_s;
+};
+
+/* Any thread. How many there are; up to max are stored. */
+unsigned net_switch_ports_get(
+	struct net_switch *sw, struct net_switch_port_info *out, unsigned max);
+unsigned net_switch_macs_get(struct net_switch *sw, struct net_switch_mac *out, unsigned max);
+/* Forgets what was learnt. Any thread. */
+void net_switch_macs_flush(struct net_switch *sw);
 
 /* ------------------------------------------------------------------ helpers */
 
