@@ -115,5 +115,9 @@ lab: build deps
 lab-run:
 	@tests/lab/lab.sh run '$(subst ','\'',$(value CMD))'
 
-.PHONY: lab lab-run
+## debian-root   a Debian root disk for guests in build/lab: nginx, fio, iperf3 (a minute; kept)
+debian-root: lab
+	@tests/lab/lab.sh debian-root
+
+.PHONY: lab lab-run debian-root
 .PHONY: check unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay
