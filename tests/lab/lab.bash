@@ -13,7 +13,7 @@ LAB_TIMED_OUT=124
 LAB_BROKEN=125
 # What a host of guests needs. Dependencies are found.
 LAB_MODULES="virtio_pci virtio_console 9pnet_virtio 9p overlay kvm-amd tun tap bridge veth vhost_net
-	vhost_vsock loop ext4 dm-flakey dm-snapshot null_blk"
+	vhost_vsock loop crc32c_generic ext4 dm-flakey dm-snapshot null_blk"
 
 # The host's own KVM runs stock kernels: no laboratory needed. LAB_FORCE=1 uses it all the same.
 lab_native() {

@@ -46,7 +46,7 @@ else
 fi
 
 steps "send debian-work look" "expect 60 STATE .*\." "send debian-work write" "expect 120 SYNCED $ROUNDS\." "kill"
-visit first ",fault=cache:seed=$RANDOM"
+visit first ",fault=cache:torn=4096:seed=$RANDOM"
 same "$model: the plug was pulled" $? 137
 saw "boots to a login on the console" first "login:"
 disk=$([ "$model" = ide ] && echo sda || echo vda)
