@@ -119,5 +119,10 @@ lab-run:
 debian-root: lab
 	@tests/lab/lab.sh debian-root
 
-.PHONY: lab lab-run debian-root
+## demo-linux    Debian and nginx, unchanged, in Sluice: a page over the split and the emulated card, and wrk
+demo-linux: lab
+	@mkdir -p build/tmp
+	@tests/linux/demo
+
+.PHONY: lab lab-run debian-root demo-linux
 .PHONY: check unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay
