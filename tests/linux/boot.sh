@@ -24,7 +24,7 @@ boot() {
 # A vmlinux whose PVH note nobody finds: its PT_NOTE headers are of no type.
 plain() {
 	perl -0777 -ne 'my ($at, $n) = (unpack("x32 Q", $_), unpack("x56 S", $_));
-		for (1 .. $n) { substr($_, $at, 4) = pack("L", 0) if unpack("L", substr($_, $at, 4)) == 4; $at += 56 }
+		for my $i (1 .. $n) { substr($_, $at, 4) = pack("L", 0) if unpack("L", substr($_, $at, 4)) == 4; $at += 56 }
 		print' "$LAB_KERNEL/vmlinux" >"$T/plain"
 }
 # said NAME TEXT: the monitor's last words
