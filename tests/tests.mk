@@ -27,6 +27,10 @@ $(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/libfrontend.a $(LIBS)
 check: deps
 	@tests/check.sh
 
+## check-full    the same with the whole matrix of its longer tests (no limit of time)
+check-full: deps
+	@FULL=1 tests/check.sh
+
 unit-build: $(UNITS)
 
 ## unit          the unit tests alone
@@ -125,4 +129,4 @@ demo-linux: lab
 	@tests/linux/demo
 
 .PHONY: lab lab-run debian-root demo-linux
-.PHONY: check unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay
+.PHONY: check check-full unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay

@@ -9,7 +9,7 @@ need_lab() {
 		skip all "$why"
 		exit 0
 	fi
-	if [ "$(id -u)" != 0 ]; then
+	if lab_native && [ "$(id -u)" != 0 ]; then
 		skip all "taps and file systems for the guests need root"
 		exit 0
 	fi
