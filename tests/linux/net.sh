@@ -86,7 +86,7 @@ while read -r line; do
 	case $line in
 	FETCH*)
 		read -r _ n file <<<"$line"
-		curl -sS -m 400 -o "$T/fetched" "http://10.5.$n.2:8080/$file"
+		curl -sS -m 2000 -o "$T/fetched" "http://10.5.$n.2:8080/$file"
 		same "$file to the host" "$(sum "$T/fetched")" "$(sum "$T/www/$file")"
 		rm -f "$T/fetched"
 		tell "$file"
