@@ -754,6 +754,8 @@ struct legacy_net_callbacks {
 	void (*transmit)(void *ctx);
 	void (*sent)(void *ctx);
 	void *ctx;
+	/* The port's link has come or gone. May be NULL. */
+	void (*link)(void *ctx, bool up);
 };
 
 int legacy_net_open(struct legacy_net **out, struct io_thread *io, struct net_port *port,
@@ -772,6 +774,8 @@ const void *legacy_net_frame(const struct legacy_net *net, unsigned i, uint32_t 
 /* (io) from transmit(): hands frames over now; how many the port took (the rest: transmit() runs
  * again when it can). */
 unsigned legacy_net_send(struct legacy_net *net, struct net_packet *const *pkts, unsigned n);
+/* Is the port's link up? Any thread. */
+bool legacy_net_link(const struct legacy_net *net);
 /* Frames that legacy_net_queue() had no room for. Any thread. */
 uint64_t legacy_net_dropped(const struct legacy_net *net);
 /* Any thread: receive_room() may be true again. */

@@ -190,4 +190,18 @@ void port_rx_asked(struct port_rx *rx, unsigned asked, unsigned got);
 bool port_rx_sleep(struct port_rx *rx, bool room);
 void port_rx_stop(struct port_rx *rx);
 
+/* ------------------------------------------------------------------ a port's link */
+
+struct port_link {
+	struct io_thread *io;
+	struct net_port *port;
+	struct io_watch watch;
+	bool up;
+	void (*changed)(struct port_link *l); /* on the I/O thread; set before the start */
+};
+
+/* On the I/O thread, both. */
+int port_link_start(struct port_link *l, struct io_thread *io, struct net_port *port);
+void port_link_stop(struct port_link *l);
+
 #endif

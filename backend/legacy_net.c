@@ -47,6 +47,8 @@ struct legacy_net {
 	struct io_poller poller;
 	struct io_timer retry;
 	struct port_rx rx;
+	struct port_link link;
+	_Atomic bool link_up;
 	bool tx_blocked;  /* the port was full: not before the retry timer */
 	bool tx_short;    /* transmit() could not hand everything over */
 	bool tx_sent;     /* sent() is due */
@@ -315,6 +317,21 @@ void legacy_net_resume(struct legacy_net *net)
 
 /* ------------------------------------------------------------------ life */
 
+static void legacy_net_link_changed(struct port_link *l)
+{
+	struct legacy_net *net = LEGACY_NET(l, link);
+
+	atomic_store(&net->link_up, l->up);
+	net->rx_no_room = false; /* the card is asked anew */
+	if (net->cb.link)
+		net->cb.link(net->cb.ctx, l->up);
+}
+
+bool legacy_net_link(const struct legacy_net *net)
+{
+	return atomic_load(&((struct legacy_net *)net)->link_up);
+}
+
 struct legacy_net_open {
 	struct legacy_net *net;
 	int err;
@@ -329,8 +346,11 @@ static void legacy_net_open_io(void *ctx)
 	o->err = net_port_offloads_set(net->port, 0);
 	if (!o->err)
 		o->err = net_port_queues_set(net->port, 1);
+	if (!o->err)
+		o->err = port_link_start(&net->link, net->io, net->port);
 	if (o->err)
 		return;
+	atomic_store(&net->link_up, net->link.up);
 	port_rx_init(&net->rx, net->io, net->port, 0);
 	io_poller_add(net->io, &net->poller);
 }
@@ -342,6 +362,7 @@ static void legacy_net_close_io(void *ctx)
 	io_poller_remove(net->io, &net->poller);
 	io_timer_set(net->io, &net->retry, 0);
 	port_rx_stop(&net->rx);
+	port_link_stop(&net->link);
 }
 
 static void legacy_net_free(struct legacy_net *net)
@@ -375,6 +396,7 @@ int legacy_net_open(struct legacy_net **out, struct io_thread *io, struct net_po
 	net->cb = *cb;
 	net->work.run = legacy_net_work;
 	net->retry.expired = legacy_net_retry;
+	net->link.changed = legacy_net_link_changed;
 	net->poller = (struct io_poller){.poll = legacy_net_poll,
 		.sleep = legacy_net_sleep,
 		.batch_end = legacy_net_batch_end};

@@ -137,8 +137,9 @@ static int vnet_negotiated(struct split_device *d)
 static void vnet_config_read(struct split_device *d, uint32_t offset, void *to, uint32_t len)
 {
 	const struct vnet *v = (const struct vnet *)d;
-	uint16_t status = htole16(VIRTIO_NET_S_LINK_UP), pairs = htole16((uint16_t)v->pairs),
-		 mtu = htole16(v->mtu);
+	bool up = atomic_load(&((struct vnet *)d)->link_up);
+	uint16_t status = htole16(up ? VIRTIO_NET_S_LINK_UP : 0),
+		 pairs = htole16((uint16_t)v->pairs), mtu = htole16(v->mtu);
 	uint8_t c[CONFIG_SIZE];
 
 	memcpy(c, v->mac, sizeof(v->mac));
@@ -285,11 +286,12 @@ static void vnet_save(struct split_device *d, struct state_writer *w)
 {
 	struct vnet *v = (struct vnet *)d;
 
-	state_section_begin(w, "virtio-net", 1);
+	state_section_begin(w, "virtio-net", 2);
 	state_put_bytes(w, v->mac, sizeof(v->mac));
 	state_put_u16(w, v->mtu);
 	state_put_u16(w, (uint16_t)v->pairs);
 	state_put_u16(w, (uint16_t)v->active);
+	state_put_u8(w, atomic_load(&v->link_up));
 	state_section_end(w);
 }
 
@@ -297,13 +299,16 @@ static void vnet_load(struct split_device *d, struct state_reader *r)
 {
 	struct vnet *v = (struct vnet *)d;
 	uint16_t mtu, pairs, active;
-	uint8_t mac[6];
+	uint8_t mac[6], link_up = 1;
+	uint32_t version;
 
-	state_section_enter(r, "virtio-net", 1);
+	version = state_section_enter(r, "virtio-net", 2);
 	state_get_bytes(r, mac, sizeof(mac));
 	mtu = state_get_u16(r);
 	pairs = state_get_u16(r);
 	active = state_get_u16(r);
+	if (version > 1)
+		link_up = state_get_u8(r);
 	state_section_leave(r);
 	if (r->error)
 		return;
@@ -312,8 +317,11 @@ static void vnet_load(struct split_device *d, struct state_reader *r)
 		return;
 	}
 	r->error = vnet_active_set(v, active);
-	if (!r->error)
-		memcpy(v->mac, mac, sizeof(mac)); /* the guest has seen it */
+	if (r->error)
+		return;
+	memcpy(v->mac, mac, sizeof(mac)); /* the guest has seen it */
+	if (link_up != v->link.up)
+		d->signal.config(d->signal.ctx);
 }
 
 /* ------------------------------------------------------------------ life */
@@ -331,6 +339,7 @@ static void vnet_destroy(struct split_device *d)
 	for (unsigned i = 0; i < v->pairs; i++)
 		port_rx_stop(&v->pair[i].rx);
 	io_timer_set(d->io, &v->retry, 0);
+	port_link_stop(&v->link);
 	split_fini(d);
 	vnet_free(v);
 }
@@ -374,6 +383,28 @@ static int vnet_options_check(const struct split_net_options *o, char why[BACKEN
 	return 0;
 }
 
+static void vnet_link_changed(struct port_link *l)
+{
+	struct vnet *v = (struct vnet *)((char *)l - offsetof(struct vnet, link));
+
+	atomic_store(&v->link_up, l->up);
+	v->common.signal.config(v->common.signal.ctx);
+}
+
+struct vnet_open {
+	struct vnet *v;
+	int err;
+};
+
+static void vnet_open_io(void *ctx)
+{
+	struct vnet_open *o = ctx;
+
+	o->v->link.changed = vnet_link_changed;
+	o->err = port_link_start(&o->v->link, o->v->common.io, o->v->port);
+	atomic_store(&o->v->link_up, o->v->link.up);
+}
+
 /* Members that point to one another: after split_init() has made the queues. */
 static void vnet_wire(struct vnet *v)
 {
@@ -392,6 +423,7 @@ int split_net_create(struct split_device **out, struct io_thread *io, const stru
 	const struct split_signal *signal, const struct split_net_options *opts,
 	char why[BACKEND_WHY_MAX])
 {
+	struct vnet_open open;
 	struct vnet *v;
 	int err;
 
@@ -420,6 +452,14 @@ int split_net_create(struct split_device **out, struct io_thread *io, const stru
 	if (err)
 		goto free_device;
 	vnet_wire(v);
+	open.v = v;
+	io_thread_call(io, vnet_open_io, &open);
+	err = open.err;
+	if (err) {
+		backend_why(why, "virtio-net: cannot watch the port: %s", strerror(-err));
+		split_fini(&v->common);
+		goto free_device;
+	}
 	split_attach(&v->common);
 	*out = &v->common;
 	return 0;

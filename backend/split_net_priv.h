@@ -67,6 +67,8 @@ struct vnet {
 	uint8_t gso_allowed; /* a bit for each gso_type, 1 << type */
 	struct vnet_pair *pair;
 	struct io_timer retry;
+	struct port_link link;
+	_Atomic bool link_up; /* also a vCPU thread's, through the configuration space */
 
 	/* scratch of one poll */
 	struct ring_chain chains[VNET_RX_CHAINS];

@@ -29,6 +29,8 @@ struct net_ops {
 	int (*fd)(const struct net_port *port, unsigned queue);
 	int (*tx_fd)(const struct net_port *port, unsigned queue);
 	bool (*rx_ready)(const struct net_port *port, unsigned queue);
+	bool (*link)(struct net_port *port); /* with link_fd; NULL: always up */
+	int (*link_fd)(const struct net_port *port);
 	int (*offloads_set)(struct net_port *port, uint32_t offloads);
 	int (*queues_set)(struct net_port *port, unsigned queues); /* stores in_use itself */
 	/* adds what was counted elsewhere than in the port's queues; any thread */

@@ -152,6 +152,15 @@ struct net_taker {
 };
 void net_port_taker_set(struct net_port *port, unsigned queue, const struct net_taker *taker);
 
+/*
+ * Is the cable in? A tap's link is its interface on the host: `ip link set NAME down` there pulls
+ * the cable. Other kinds' always is. While it is out, frames sent are dropped and counted.
+ * The descriptor polls readable when the answer may have changed, until it is asked for again; -1:
+ * it never changes. One thread at a time; nothing blocks.
+ */
+bool net_port_link(struct net_port *port);
+int net_port_link_fd(const struct net_port *port);
+
 void net_port_counters_get(const struct net_port *port, struct net_counters *out);
 const char *net_port_kind(
 	const struct net_port *port); /* "tap", "sink", "source", "echo", "pair", "user" */

@@ -76,6 +76,16 @@ int net_port_fd(const struct net_port *port, unsigned queue)
 	return port->ops->fd(port, queue);
 }
 
+bool net_port_link(struct net_port *port)
+{
+	return port->ops->link ? port->ops->link(port) : true;
+}
+
+int net_port_link_fd(const struct net_port *port)
+{
+	return port->ops->link_fd ? port->ops->link_fd(port) : -1;
+}
+
 int net_port_tx_fd(const struct net_port *port, unsigned queue)
 {
 	if (queue >= port->queues || !port->ops->tx_fd)

@@ -309,6 +309,8 @@ static void tap_close(struct net_port *port)
 		free(t->queue[q].spill);
 	}
 	close(t->quiet_fd);
+	if (t->link_fd >= 0)
+		close(t->link_fd);
 	free(t);
 }
 
@@ -324,6 +326,8 @@ const struct net_ops net_tap_ops = {
 	.fd = tap_fd,
 	.tx_fd = tap_fd,
 	.rx_ready = tap_ready,
+	.link = net_tap_link,
+	.link_fd = net_tap_link_fd,
 	.offloads_set = tap_offloads_set,
 	.queues_set = tap_queues_set,
 	.close = tap_close,

@@ -279,6 +279,7 @@ static struct tap_port *tap_alloc(unsigned queues)
 	net_port_init(&t->port, &net_tap_ops, queues, 0);
 	for (unsigned q = 0; q < queues; q++)
 		t->queue[q].fd = -1;
+	t->link_fd = -1;
 	t->quiet_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	good = t->quiet_fd >= 0;
 	for (unsigned q = 0; q < queues && good; q++) {
@@ -319,6 +320,7 @@ int net_tap_open(struct net_port **out, const struct net_tap_options *opts, char
 		tap_unwind(t, !by_fd);
 		return err;
 	}
+	net_tap_link_open(t);
 	*out = &t->port;
 	return 0;
 }

@@ -35,6 +35,7 @@ struct tap_port {
 	char name[IFNAMSIZ];
 	bool vnet;
 	int quiet_fd; /* an eventfd nobody writes */
+	int link_fd;  /* hears of changes of interfaces; -1: cannot */
 	struct tap_queue queue[];
 };
 
@@ -44,6 +45,11 @@ static inline struct tap_port *tap_of(const struct net_port *port)
 }
 
 extern const struct net_ops net_tap_ops;
+
+/* tap_link.c. Opening never fails: where the link cannot be known it is up. */
+void net_tap_link_open(struct tap_port *t);
+bool net_tap_link(struct net_port *port);
+int net_tap_link_fd(const struct net_port *port);
 
 /* NET_OFFLOAD_* to TUNSETOFFLOAD's bits. */
 unsigned net_tap_offload_bits(uint32_t offloads);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything `make check` runs, in order, and the one line at the end. Each step prints PASS, FAIL or SKIP lines (or, from a unit
-# test, a UNIT line); a step that prints none counts as one test by its exit status.
+# Everything `make check` runs (and `make check-full`, which sets FULL), in order, and the one line at the end. Each
+# step prints PASS, FAIL or SKIP lines (or, from a unit test, a UNIT line); a step that prints none counts as one
+# test by its exit status.
 set -u
 cd "$(dirname "$0")/.."
 jobs=$(nproc)
@@ -12,7 +13,7 @@ count() { grep -c "^$1 " "$2"; }
 
 # step NAME COMMAND...
 step() {
-	local name=$1 log=build/check/${1//[^a-z0-9]/-}.log status p f s unit
+	local name=$1 log=build/check/${1//[^a-z0-9]/-}.log status p f s unit up uf us start=$SECONDS
 	shift
 	printf '== %s (%d s)\n' "$name" $((SECONDS - began))
 	"$@" >"$log" 2>&1 </dev/null
@@ -33,7 +34,7 @@ step() {
 		echo "-- the end of $log:"
 		tail -n 40 "$log"
 	fi
-	printf '   %d passed, %d failed, %d skipped\n' "$p" "$f" "$s"
+	printf '   %d passed, %d failed, %d skipped, in %d s\n' "$p" "$f" "$s" $((SECONDS - start))
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 

@@ -27,6 +27,10 @@ $(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/libfrontend.a $(LIBS)
 check: deps
 	@tests/check.sh
 
+## check-full    the same with the whole matrix of its longer tests (no limit of time)
+check-full: deps
+	@FULL=1 tests/check.sh
+
 unit-build: $(UNITS)
 
 ## unit          the unit tests alone
@@ -115,5 +119,14 @@ lab: build deps
 lab-run:
 	@tests/lab/lab.sh run '$(subst ','\'',$(value CMD))'
 
-.PHONY: lab lab-run
-.PHONY: check unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay
+## debian-root   a Debian root disk for guests in build/lab: nginx, fio, iperf3 (a minute; kept)
+debian-root: lab
+	@tests/lab/lab.sh debian-root
+
+## demo-linux    Debian and nginx, unchanged, in Sluice: a page over the split and the emulated card, and wrk
+demo-linux: lab
+	@mkdir -p build/tmp
+	@tests/linux/demo
+
+.PHONY: lab lab-run debian-root demo-linux
+.PHONY: check check-full unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Loading a kernel, whose kind its first bytes tell: an ELF image with a PVH note (Xen's "x86/HVM
- * direct boot ABI") here, a bzImage in boot_linux.c; and what goes with it: the initrd, the memory
- * map, the ACPI tables and the start information. All files are as hostile as guest memory.
+ * Loading a kernel, whose kind its first bytes tell: an ELF image, by its PVH note (Xen's
+ * "x86/HVM direct boot ABI"), here, a bzImage, and a Linux without that note, in boot_linux.c; and
+ * what goes with it: the initrd, the memory map, the ACPI tables and the start information. All
+ * files are as hostile as guest memory.
  */
 #include <elf.h>
 #include <errno.h>
@@ -25,6 +26,7 @@
 #define PVH_CMDLINE_MAX 0x8000u /* with the zero byte */
 #define PVH_LOWEST_FREE 0x10000u
 #define PVH_MODULES     0x6200u
+#define LINUX_LOWEST    0x100000u
 #define BOOT_KERNEL_MAX (1ull << 30)
 #define BOOT_KERNEL_BIG (4ull << 20)
 #define BOOT_INITRD_MAX (2ull << 30)
@@ -62,7 +64,9 @@ struct pvh_module {
 struct elf_image {
 	const uint8_t *data;
 	size_t size;
-	bool wide; /* 64-bit */
+	bool wide;      /* 64-bit */
+	bool fixed;     /* 64-bit, not to be moved */
+	uint64_t entry; /* the header's */
 	uint64_t phoff;
 	unsigned phnum, phentsize;
 };
@@ -86,6 +90,8 @@ static int elf_header_parse(struct elf_image *elf, char why[VMM_WHY_MAX])
 		return why_set(why, -EINVAL, "not an ELF image for x86");
 	if (elf->wide) {
 		memcpy(&h64, elf->data, sizeof(h64));
+		elf->fixed = h64.e_type == ET_EXEC;
+		elf->entry = h64.e_entry;
 		elf->phoff = h64.e_phoff;
 		elf->phnum = h64.e_phnum;
 		elf->phentsize = h64.e_phentsize;
@@ -156,6 +162,20 @@ static bool elf_notes_search(const struct elf_image *elf, const Elf64_Phdr *ph, 
 	return false;
 }
 
+/* Linux without a note: a physical entry in a segment that is linked into the upper half. */
+static bool elf_is_linux(const struct elf_image *elf)
+{
+	Elf64_Phdr ph;
+
+	for (unsigned i = 0; i < elf->phnum && elf->fixed; i++) {
+		elf_phdr_get(elf, i, &ph);
+		if (ph.p_type == PT_LOAD && ph.p_vaddr >> 63 && elf->entry >= ph.p_paddr &&
+			elf->entry - ph.p_paddr < ph.p_filesz)
+			return true;
+	}
+	return false;
+}
+
 static int elf_segment_load(const struct ring_mem *mem, const struct elf_image *elf,
 	const Elf64_Phdr *ph, struct elf_info *out, char why[VMM_WHY_MAX])
 {
@@ -187,7 +207,6 @@ int elf_load(const struct ring_mem *mem, const void *image, size_t size, struct 
 	char why[VMM_WHY_MAX])
 {
 	struct elf_image elf = {.data = image, .size = size};
-	bool found = false;
 	Elf64_Phdr ph;
 	int rc;
 
@@ -195,14 +214,16 @@ int elf_load(const struct ring_mem *mem, const void *image, size_t size, struct 
 	rc = elf_header_parse(&elf, why);
 	if (rc)
 		return rc;
-	for (unsigned i = 0; i < elf.phnum && !found; i++) {
+	for (unsigned i = 0; i < elf.phnum && !out->pvh; i++) {
 		elf_phdr_get(&elf, i, &ph);
 		if (ph.p_type == PT_NOTE && elf_range_inside(&elf, ph.p_offset, ph.p_filesz))
-			found = elf_notes_search(&elf, &ph, &out->entry);
+			out->pvh = elf_notes_search(&elf, &ph, &out->entry);
 	}
-	if (!found)
+	if (!out->pvh && !elf_is_linux(&elf))
 		return why_set(why, -EINVAL,
 			"an ELF image without a PVH note; Linux has one with CONFIG_PVH=y");
+	if (!out->pvh)
+		out->entry = elf.entry;
 	for (unsigned i = 0; i < elf.phnum; i++) {
 		elf_phdr_get(&elf, i, &ph);
 		if (ph.p_type != PT_LOAD)
@@ -212,8 +233,8 @@ int elf_load(const struct ring_mem *mem, const void *image, size_t size, struct 
 			return rc;
 	}
 	if (out->entry < out->lowest || out->entry >= out->highest || out->entry > UINT32_MAX)
-		return why_set(why, -EINVAL, "its PVH entry 0x%llx is not in what it loads",
-			(unsigned long long)out->entry);
+		return why_set(why, -EINVAL, "its %sentry 0x%llx is not in what it loads",
+			out->pvh ? "PVH " : "", (unsigned long long)out->entry);
 	return 0;
 }
 
@@ -429,47 +450,65 @@ static int boot_pvh_write(struct machine *m)
 
 /* ------------------------------------------------------------------ one kind and the other */
 
-static int boot_pvh(struct machine *m, const void *image, size_t size, char why[VMM_WHY_MAX])
+static int boot_pvh(struct machine *m, const struct elf_info *info, char why[VMM_WHY_MAX])
 {
-	struct elf_info info;
-	int rc = elf_load(&m->mem, image, size, &info, why);
+	int rc = boot_initrd_load(m, info->highest, UINT32_MAX, why);
 
-	if (rc)
-		return boot_why(m, rc, why);
-	if (info.lowest < PVH_LOWEST_FREE) {
-		why_set(why, 0, "loads at 0x%llx; the first 64 KiB are the monitor's",
-			(unsigned long long)info.lowest);
-		return boot_why(m, -EINVAL, why);
-	}
-	rc = boot_initrd_load(m, info.highest, UINT32_MAX, why);
 	if (rc)
 		return rc;
 	rc = boot_pvh_write(m);
 	if (!rc && m->vm_fd >= 0)
-		rc = kvm_boot_registers(m, info.entry, PVH_START_INFO);
+		rc = kvm_boot_registers(m, info->entry, PVH_START_INFO);
 	return rc ? why_set(why, rc, "boot information: %s", strerror(-rc)) : 0;
 }
 
-static int boot_bzimage(struct machine *m, const void *image, size_t size, char why[VMM_WHY_MAX])
+/* Linux by its 64-bit entry, in a bzImage or in an ELF image. */
+static int boot_linux(struct machine *m, const struct bzimage *bz, char why[VMM_WHY_MAX])
 {
 	struct linux_boot boot = {.cmdline = m->cmdline, .rsdp = BOOT_ACPI};
-	struct bzimage bz;
-	int rc = bzimage_load(&m->mem, image, size, &bz, why);
+	int rc;
 
-	if (rc)
-		return boot_why(m, rc, why);
-	if (strlen(m->cmdline) > bz.cmdline_max)
+	if (strlen(m->cmdline) > bz->cmdline_max)
 		return why_set(why, -EINVAL, "--cmdline: %zu bytes; this kernel takes %u",
-			strlen(m->cmdline), bz.cmdline_max);
-	rc = boot_initrd_load(m, bz.end, bz.initrd_limit, why);
+			strlen(m->cmdline), bz->cmdline_max);
+	rc = boot_initrd_load(m, bz->end, bz->initrd_limit, why);
 	if (rc)
 		return rc;
 	boot.initrd = m->initrd_addr;
 	boot.initrd_size = m->initrd_size;
-	rc = bzimage_params_write(&m->mem, &bz, &boot);
+	rc = bzimage_params_write(&m->mem, bz, &boot);
 	if (!rc && m->vm_fd >= 0)
-		rc = kvm_boot_registers_long(m, bz.entry, bz.params, bz.page_tables, bz.gdt);
+		rc = kvm_boot_registers_long(m, bz->entry, bz->params, bz->page_tables, bz->gdt);
 	return rc ? why_set(why, rc, "boot information: %s", strerror(-rc)) : 0;
+}
+
+static int boot_elf(struct machine *m, const void *image, size_t size, char why[VMM_WHY_MAX])
+{
+	struct elf_info info;
+	struct bzimage bz;
+	int rc = elf_load(&m->mem, image, size, &info, why);
+	uint64_t free;
+
+	if (rc)
+		return boot_why(m, rc, why);
+	free = info.pvh ? PVH_LOWEST_FREE : LINUX_LOWEST;
+	if (info.lowest < free) {
+		why_set(why, 0, "loads at 0x%llx; the first %llu KiB are the monitor's",
+			(unsigned long long)info.lowest, (unsigned long long)free >> 10);
+		return boot_why(m, -EINVAL, why);
+	}
+	if (info.pvh)
+		return boot_pvh(m, &info, why);
+	bzimage_from_elf(&info, &bz);
+	return boot_linux(m, &bz, why);
+}
+
+static int boot_bzimage(struct machine *m, const void *image, size_t size, char why[VMM_WHY_MAX])
+{
+	struct bzimage bz;
+	int rc = bzimage_load(&m->mem, image, size, &bz, why);
+
+	return rc ? boot_why(m, rc, why) : boot_linux(m, &bz, why);
 }
 
 bool machine_kernel_is_big(const struct machine *m)
@@ -493,7 +532,7 @@ int boot_load(struct machine *m, char why[VMM_WHY_MAX])
 	if (rc)
 		why_set(why, rc, "ACPI tables: %s", strerror(-rc));
 	else if (size >= SELFMAG && !memcmp(image, ELFMAG, SELFMAG))
-		rc = boot_pvh(m, image, size, why);
+		rc = boot_elf(m, image, size, why);
 	else if (bzimage_is(image, size))
 		rc = boot_bzimage(m, image, size, why);
 	else if (size > 2 && image[0] == 0x1f && image[1] == 0x8b)

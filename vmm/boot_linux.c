@@ -30,6 +30,7 @@ enum {
 	HDR_RAMDISK_SIZE = 0x21c,
 	HDR_CMDLINE = 0x228,
 	HDR_INITRD_MAX = 0x22c,
+	HDR_ALIGNMENT = 0x230,
 	HDR_RELOCATABLE = 0x234,
 	HDR_XLOADFLAGS = 0x236,
 	HDR_CMDLINE_SIZE = 0x238,
@@ -50,7 +51,10 @@ enum {
 };
 
 #define HDR_VERSION_MIN  0x020cu /* the first with XLF_KERNEL_64 */
+#define HDR_VERSION_ELF  0x020fu /* what is written for a kernel that has no header */
 #define HDR_LOADER_OTHER 0xffu
+#define ELF_ALIGNMENT    0x1000000u
+#define ELF_CMDLINE_MAX  2047u /* COMMAND_LINE_SIZE, without the zero byte */
 #define XLF_KERNEL_64    0x0001u
 #define LOADED_HIGH      0x01u
 #define ENTRY_64         0x200u
@@ -146,6 +150,28 @@ int bzimage_load(const struct ring_mem *mem, const void *image, size_t size, str
 		header = size - HDR_SETUP_SECTS;
 	memcpy(out->header, p + HDR_SETUP_SECTS, header);
 	return 0;
+}
+
+/* The kernel that a bzImage would unpack takes the same zero page; the header in it is made up. */
+void bzimage_from_elf(const struct elf_info *elf, struct bzimage *out)
+{
+	uint8_t *h = out->header; /* begins at HDR_SETUP_SECTS */
+
+	*out = (struct bzimage){
+		.load = elf->lowest,
+		.entry = elf->entry,
+		.end = elf->highest,
+		.initrd_limit = UINT32_MAX,
+		.cmdline_max = ELF_CMDLINE_MAX,
+		.params = LINUX_PARAMS,
+		.page_tables = LINUX_PAGE_TABLES,
+		.gdt = LINUX_GDT,
+	};
+	bytes_put(h + HDR_BOOT_FLAG - HDR_SETUP_SECTS, 0xaa55, 2);
+	memcpy(h + HDR_MAGIC - HDR_SETUP_SECTS, "HdrS", 4);
+	bytes_put(h + HDR_VERSION - HDR_SETUP_SECTS, HDR_VERSION_ELF, 2);
+	h[HDR_LOADFLAGS - HDR_SETUP_SECTS] = LOADED_HIGH;
+	bytes_put(h + HDR_ALIGNMENT - HDR_SETUP_SECTS, ELF_ALIGNMENT, 4);
 }
 
 /* ------------------------------------------------------------------ what it is entered with */

@@ -166,8 +166,47 @@ static void eerd_write(struct e1000 *e, uint32_t v)
 			(addr < E1000_EEPROM_SIZE ? (uint32_t)e->eeprom[addr] << 16 : 0));
 }
 
-/* M88E1000-compatible PHY, link always up at 1000 Mb/s full duplex (manual chapter 13.4.3 and IEEE
- * 802.3 clause 22). */
+/* IEEE 802.3 22.2.4.2: link status, negotiation complete. M88E1000 register 17: the link in real
+ * time, resolved. */
+static void phy_link_update(struct e1000 *e)
+{
+	bool up = e->cable;
+
+	e->phy[1] = (uint16_t)((e->phy[1] & ~0x24u) | (up ? 0x24u : 0));
+	e->phy[17] = (uint16_t)((e->phy[17] & ~0xc00u) | (up ? 0xc00u : 0));
+}
+
+/* The link is there when the driver has set it up and the port's is. */
+static void link_update(struct e1000 *e)
+{
+	bool up = (e1000_reg(e, REG_CTRL) & CTRL_SLU) && e->cable;
+
+	phy_link_update(e);
+	e1000_reg_set(e, REG_STATUS,
+		(e1000_reg(e, REG_STATUS) & ~(uint32_t)STATUS_LU) | (up ? STATUS_LU : 0));
+}
+
+void e1000_link_check(struct e1000 *e)
+{
+	uint32_t before = e1000_reg(e, REG_STATUS);
+
+	link_update(e);
+	if ((e1000_reg(e, REG_STATUS) ^ before) & STATUS_LU)
+		e1000_interrupt(e, ICR_LSC);
+}
+
+static void e1000_link(void *ctx, bool up)
+{
+	struct e1000 *e = ctx;
+
+	pthread_mutex_lock(&e->dev.lock);
+	e->cable = up;
+	e1000_link_check(e);
+	pthread_mutex_unlock(&e->dev.lock);
+}
+
+/* M88E1000-compatible PHY at 1000 Mb/s full duplex (manual chapter 13.4.3 and IEEE 802.3 clause
+ * 22). */
 static void phy_reset(struct e1000 *e)
 {
 	static const uint16_t values[E1000_PHY_REGS] = {[0] = 0x1140,
@@ -185,6 +224,7 @@ static void phy_reset(struct e1000 *e)
 		[20] = 0x0d60};
 
 	memcpy(e->phy, values, sizeof(e->phy));
+	phy_link_update(e);
 }
 
 static void phy_write(struct e1000 *e, uint32_t reg, uint16_t v)
@@ -226,7 +266,8 @@ static void core_reset(struct e1000 *e)
 {
 	memset(e->regs, 0, sizeof(e->regs));
 	e1000_reg_set(e, REG_CTRL, CTRL_SLU | 1u | 2u << 8);
-	e1000_reg_set(e, REG_STATUS, STATUS_FD | STATUS_LU | STATUS_SPEED_1000);
+	e1000_reg_set(e, REG_STATUS, STATUS_FD | STATUS_SPEED_1000);
+	link_update(e);
 	e1000_reg_set(e, REG_EECD, EECD_PRES | EECD_DO);
 	e1000_reg_set(e, REG_PBA, 0x00100030);
 	e1000_reg_set(e, REG_TIPG, 0x00602008);
@@ -252,11 +293,8 @@ static void ctrl_write(struct e1000 *e, uint32_t v)
 	}
 	if (v & CTRL_PHY_RST)
 		phy_reset(e);
-	if ((v & CTRL_SLU) && !(e1000_reg(e, REG_CTRL) & CTRL_SLU))
-		e1000_interrupt(e, ICR_LSC);
 	e1000_reg_set(e, REG_CTRL, v & ~(CTRL_RST | CTRL_PHY_RST));
-	e1000_reg_set(e, REG_STATUS,
-		(e1000_reg(e, REG_STATUS) & ~(uint32_t)STATUS_LU) | (v & CTRL_SLU ? STATUS_LU : 0));
+	e1000_link_check(e);
 	legacy_net_rx_resume(e->net);
 }
 
@@ -482,6 +520,7 @@ int e1000_create(
 		.receive_room = e1000_receive_room,
 		.received = e1000_received,
 		.transmit = e1000_transmit,
+		.link = e1000_link,
 		.ctx = e,
 	};
 	int err;
@@ -496,6 +535,7 @@ int e1000_create(
 	e->pci.counters = &e->dev.counters;
 	e1000_bars(e);
 	e1000_eeprom_fill(e);
+	e->cable = net_port_link(args->port);
 	phy_reset(e);
 	core_reset(e);
 	*out = &e->dev;
@@ -507,5 +547,11 @@ int e1000_create(
 	/* last: frames may come before this returns */
 	if (!err)
 		err = legacy_net_open(&e->net, args->io, args->port, &cb, why);
-	return err;
+	if (err)
+		return err;
+	pthread_mutex_lock(&e->dev.lock);
+	e->cable = legacy_net_link(e->net);
+	e1000_link_check(e);
+	pthread_mutex_unlock(&e->dev.lock);
+	return 0;
 }

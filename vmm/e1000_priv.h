@@ -148,6 +148,7 @@ struct e1000 {
 	uint8_t mac[6];
 	uint32_t regs[E1000_REGS_SIZE / 4];
 	uint16_t phy[E1000_PHY_REGS];
+	bool cable; /* the port's link */
 	uint16_t eeprom[E1000_EEPROM_SIZE];
 	uint32_t ioaddr;
 	/* Microwire: bits shifted in since chip select, and the word being shifted out */
@@ -196,6 +197,8 @@ void e1000_stat_add(struct e1000 *e, unsigned reg, uint32_t n);
 void e1000_stat_frame(struct e1000 *e, const uint8_t *frame, uint32_t len, bool sent);
 /* Fills the EEPROM from the address. */
 void e1000_eeprom_fill(struct e1000 *e);
+/* Brings the link in line with cable and CTRL.SLU; a change is an interrupt. Under the lock. */
+void e1000_link_check(struct e1000 *e);
 void e1000_irq_update(struct e1000 *e);
 /* e1000_state.c */
 void e1000_save(struct device *d, struct state_writer *w);

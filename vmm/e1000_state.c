@@ -128,6 +128,9 @@ void e1000_load(struct device *d, struct state_reader *r)
 	frame_load(e, r);
 	state_section_leave(r);
 	e1000_eeprom_fill(e);
+	/* the cable of this host, not of that where it was saved */
+	if (!r->error)
+		e1000_link_check(e);
 	pci_device_load(&e->pci, r);
 	e1000_irq_update(e);
 	legacy_net_rx_resume(e->net);

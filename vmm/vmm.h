@@ -122,7 +122,7 @@ struct machine_config {
 	enum vmm_cpu cpu;    /* what they are; default: all the host's KVM offers */
 	uint64_t memory;     /* bytes, a multiple of 2 MiB; 0: 256 MiB */
 	bool hugepages;      /* guest memory on 2 MiB pages */
-	const char *kernel;  /* bzImage, or ELF with a PVH note; NULL: nothing is loaded (tests) */
+	const char *kernel;  /* bzImage or ELF; NULL: nothing is loaded (tests) */
 	const char *initrd;  /* NULL: none */
 	const char *cmdline; /* NULL: empty */
 	struct disk_config disks[VMM_DISKS_MAX];
@@ -338,11 +338,15 @@ int kvm_facts_get(struct kvm_facts *out, char why[VMM_WHY_MAX]);
  * bytes (fuzzed) */
 
 struct elf_info {
-	uint64_t entry;   /* PVH entry */
+	bool pvh;         /* it has a PVH note; else it is Linux's, for long mode */
+	uint64_t entry;   /* PVH's or the header's */
 	uint64_t lowest;  /* first byte loaded */
 	uint64_t highest; /* first byte after the last one loaded */
 };
-/* Loads an ELF (32- or 64-bit, with a PVH note) image into guest memory. */
+/*
+ * Loads an ELF image into guest memory: any with a PVH note (32- or 64-bit), and Linux's vmlinux
+ * without one.
+ */
 int elf_load(const struct ring_mem *mem, const void *image, size_t size, struct elf_info *out,
 	char why[VMM_WHY_MAX]);
 
@@ -369,6 +373,8 @@ struct linux_boot {
 	uint64_t rsdp;
 };
 
+/* The same for an ELF image that was loaded, to be entered as Linux is by its 64-bit entry. */
+void bzimage_from_elf(const struct elf_info *elf, struct bzimage *out);
 bool bzimage_is(const void *image, size_t size);
 int bzimage_load(const struct ring_mem *mem, const void *image, size_t size, struct bzimage *out,
 	char why[VMM_WHY_MAX]);

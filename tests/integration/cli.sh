@@ -51,8 +51,20 @@ bad "kernel that is neither kind" 2 "--kernel $TMP/text: not an ELF image and no
 bad "kernel that is empty" 2 "--kernel $TMP/empty.img: " run --kernel "$TMP/empty.img"
 bad "kernel without a PVH note" 2 "--kernel $SLUICE: .*" run --kernel "$SLUICE"
 
+head -c 100 "$GUEST" >"$TMP/cut"
+bad "kernel that is cut short" 2 "--kernel $TMP/cut: a damaged ELF image: " run --kernel "$TMP/cut"
+{ head -c 18 "$GUEST" && printf '\267\0' && tail -c +21 "$GUEST"; } >"$TMP/arm"
+bad "kernel for another machine" 2 "--kernel $TMP/arm: an ELF image for another machine" run --kernel "$TMP/arm"
+gzip -c "$GUEST" >"$TMP/gz"
+bad "kernel that is packed" 2 "--kernel $TMP/gz: .*gunzip it first" run --kernel "$TMP/gz"
+{ head -c 510 /dev/zero && printf '\125\252\353\146HdrS\017\002' && head -c 200 /dev/zero; } >"$TMP/bz"
+bad "bzImage that is cut short" 2 "--kernel $TMP/bz: a bzImage " run --kernel "$TMP/bz"
+
 bad "initrd that is missing" 2 "--initrd $TMP/none: No such" "${run[@]}" --initrd "$TMP/none"
 bad "initrd that is empty" 2 "--initrd $TMP/empty.img: empty" "${run[@]}" --initrd "$TMP/empty.img"
+bad "initrd that is a directory" 2 "--initrd $TMP: not a regular file" "${run[@]}" --initrd "$TMP"
+truncate -s 100M "$TMP/large"
+bad "initrd larger than memory" 2 "--initrd $TMP/large: .*room" "${run[@]}" --memory 64M --initrd "$TMP/large"
 bad "processor nobody makes" 2 "--cpu v9: .*use host, v2 or v3" "${run[@]}" --cpu v9
 
 bad "memory without a unit" 2 "--memory 5: .*unit, as in 512M" "${run[@]}" --memory 5

@@ -72,7 +72,7 @@ END
 held() { sed -n "s/^held $1 //p" "$TMP/log" | tail -n 1; }
 
 runs=("")
-[ -z "${CHECK_FULL:-}" ] || runs+=(",ring=packed")
+[ -z "${FULL:-}" ] || runs+=(",ring=packed")
 for keys in "${runs[@]}"; do
 	what=${keys#,}
 	what=${what:-ring=split}

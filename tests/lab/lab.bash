@@ -13,7 +13,7 @@ LAB_TIMED_OUT=124
 LAB_BROKEN=125
 # What a host of guests needs. Dependencies are found.
 LAB_MODULES="virtio_pci virtio_console 9pnet_virtio 9p overlay kvm-amd tun tap bridge veth vhost_net
-	vhost_vsock loop ext4 dm-flakey dm-snapshot null_blk"
+	vhost_vsock loop crc32c_generic ext4 dm-flakey dm-snapshot null_blk"
 
 # The host's own KVM runs stock kernels: no laboratory needed. LAB_FORCE=1 uses it all the same.
 lab_native() {
@@ -239,7 +239,12 @@ lab_environment() {
 # lab_run SECONDS COMMAND: its output, as it comes; its status, or 124 after SECONDS, or 125 when the
 # laboratory itself did not do. What it leaves in $LAB_OUT is in the folder named by LAB_KEEP, if that is set.
 lab_run() {
-	local seconds=$1 command=$2
+	local seconds=$1 command=$2 why
+	why=$(lab_reason)
+	if [ -n "$why" ]; then
+		echo "laboratory: $why" >&2
+		return $LAB_BROKEN
+	fi
 	[ -d "$LAB/kernel" ] || lab_prepare || return $LAB_BROKEN
 	if lab_native; then
 		lab_run_native "$seconds" "$command"
@@ -265,7 +270,8 @@ lab_run() {
 		qemu=$!
 		# It may be asked before it listens, so it is asked until it begins.
 		(
-			until [ -e "$dir/began" ] || ! [ -e "$dir/in" ]; do
+			tries=0
+			until [ -e "$dir/began" ] || ! [ -e "$dir/in" ] || [ $((tries += 1)) -gt $((seconds * 10)) ]; do
 				echo >&8
 				read -rt 0.1 _ <&7
 			done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# The laboratory from the command line: lab.sh prepare | run COMMAND | kernel
+# The laboratory from the command line: lab.sh prepare | debian-root | run COMMAND
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lab/lab.bash
@@ -15,9 +15,13 @@ prepare)
 		echo "laboratory ready: $LAB/saved-$(lab_key) ($((SECONDS - began)) s)"
 	fi
 	;;
+debian-root)
+	. tests/lab/debian.bash
+	lab_debian_root
+	;;
 run) lab_run "${LAB_S:-600}" "${2:?a command}" ;;
 *)
-	echo "Usage: lab.sh prepare | run COMMAND (LAB_S=seconds, LAB_KEEP=folder, LAB_CPUS=n, LAB_MEMORY=MiB)" >&2
+	echo "Usage: lab.sh prepare | debian-root | run COMMAND (LAB_S=seconds, LAB_KEEP=folder, LAB_CPUS=n, LAB_MEMORY=MiB)" >&2
 	exit 2
 	;;
 esac

@@ -9,7 +9,7 @@ need_lab() {
 		skip all "$why"
 		exit 0
 	fi
-	if [ "$(id -u)" != 0 ]; then
+	if lab_native && [ "$(id -u)" != 0 ]; then
 		skip all "taps and file systems for the guests need root"
 		exit 0
 	fi
@@ -22,9 +22,18 @@ need_lab() {
 # guest_lines SECONDS LAST COMMAND: the PASS and FAIL lines of a run in the laboratory, which must have
 # got as far as the line LAST and end well
 guest_lines() {
-	local line seconds=$1 last=$2 status
-	lab_run "$seconds" "$3" >"$TMP/lines" 2>&1
-	status=$?
+	guest_lines_to "$TMP/lines" "$1" "$3"
+	guest_lines_from "$TMP/lines" "$2"
+}
+
+# The same in two halves, for runs side by side: guest_lines_to FILE SECONDS COMMAND, guest_lines_from FILE LAST [NAME]
+guest_lines_to() {
+	lab_run "$2" "$3" >"$1" 2>&1
+	echo $? >"$1.status"
+}
+guest_lines_from() {
+	local line run=${3:+$3: } status
+	status=$(cat "$1.status" 2>/dev/null)
 	while read -r line; do
 		line=${line%$'\r'}
 		case $line in
@@ -33,7 +42,7 @@ guest_lines() {
 		SKIP*) skip "${line#SKIP }" "see the log" ;;
 		*) echo "$line" ;;
 		esac
-	done <"$TMP/lines"
-	check "the run ended well (status $status)" [ $status = 0 ]
-	check "it got as far as $last" grep -q "^$last" "$TMP/lines"
+	done <"$1"
+	check "${run}the run ended well (status $status)" [ "$status" = 0 ]
+	check "${run}it got as far as $2" grep -q "^$2" "$1"
 }

@@ -3,6 +3,7 @@
  * Stock kernels: a made-up bzImage in machines without KVM, what lies in guest memory afterwards,
  * and what is refused in which words.
  */
+#include <elf.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -284,6 +285,66 @@ static void test_pvh_module(void)
 	rig_destroy(&r);
 }
 
+/* A vmlinux without a PVH note: one segment, linked high, entered in long mode with a zero page
+ * made up for it. */
+static size_t vmlinux_build(uint64_t vaddr, uint64_t paddr, uint64_t entry)
+{
+	Elf64_Ehdr eh = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+		.e_type = ET_EXEC,
+		.e_machine = EM_X86_64,
+		.e_entry = entry,
+		.e_phoff = sizeof(Elf64_Ehdr),
+		.e_phentsize = sizeof(Elf64_Phdr),
+		.e_phnum = 1};
+	Elf64_Phdr ph = {.p_type = PT_LOAD,
+		.p_offset = 512,
+		.p_vaddr = vaddr,
+		.p_paddr = paddr,
+		.p_filesz = 1000,
+		.p_memsz = 5000};
+
+	memset(image, 0x77, sizeof(image));
+	memcpy(image, &eh, sizeof(eh));
+	memcpy(image + sizeof(eh), &ph, sizeof(ph));
+	return 1512;
+}
+
+static void test_vmlinux(void)
+{
+	const uint64_t high = 0xffffffff80000000ull;
+	const struct ring_mem *mem;
+	char text[32] = "";
+	struct rig r;
+	size_t n;
+
+	n = vmlinux_build(high + PREFERRED, PREFERRED, PREFERRED + 16);
+	CU_ASSERT_EQUAL_FATAL(rig_create(&r, n, 10000), 0);
+	mem = machine_memory(r.m);
+	CU_ASSERT_EQUAL(guest_get(mem, PREFERRED + 999, 1), 0x77);
+	CU_ASSERT_EQUAL(guest_get(mem, PREFERRED + 1000, 1), 0);
+	CU_ASSERT_EQUAL(guest_get(mem, PARAMS + 0x1fe, 2), 0xaa55);
+	CU_ASSERT_EQUAL(guest_get(mem, PARAMS + 0x202, 4), 0x53726448); /* "HdrS" */
+	CU_ASSERT_EQUAL(guest_get(mem, PARAMS + 0x206, 2), 0x020f);
+	CU_ASSERT_EQUAL(guest_get(mem, PARAMS + 0x210, 2), 0x01ff);
+	CU_ASSERT_EQUAL(guest_get(mem, PARAMS + 0x1ef, 1), 0);
+	CU_ASSERT_EQUAL(ring_mem_read(mem, guest_get(mem, PARAMS + 0x228, 4), text, 20), 0);
+	CU_ASSERT_STRING_EQUAL(text, "console=ttyS0 quiet");
+	CU_ASSERT_EQUAL(guest_get(mem, PARAMS + 0x218, 4), (8 << 20) - 12288);
+	CU_ASSERT_EQUAL(guest_get(mem, PARAMS + 0x21c, 4), 10000);
+	CU_ASSERT(guest_get(mem, PARAMS + 0x1e8, 1) >= 3);
+	rig_destroy(&r);
+
+	/* linked where it is loaded: a program, not a kernel */
+	n = vmlinux_build(PREFERRED, PREFERRED, PREFERRED);
+	refused(n, 0, "an ELF image without a PVH note");
+	n = vmlinux_build(high, PREFERRED, PREFERRED + 1000);
+	refused(n, 0, "an ELF image without a PVH note");
+	n = vmlinux_build(high, 0x90000, 0x90000);
+	refused(n, 0, "loads at 0x90000; the first 1024 KiB are the monitor's");
+	n = vmlinux_build(high, 8 << 20, 8 << 20);
+	refused(n, 0, "--memory takes more");
+}
+
 static const struct unit_case cases[] = {
 	{"kernel, command line, initrd", test_load},
 	{"memory map and RSDP", test_memory_map},
@@ -291,6 +352,7 @@ static const struct unit_case cases[] = {
 	{"refused images", test_refused},
 	{"refused initrds", test_initrd_files},
 	{"PVH with an initrd", test_pvh_module},
+	{"vmlinux without a PVH note", test_vmlinux},
 };
 
 UNIT_MAIN("boot_linux", cases)

@@ -91,6 +91,37 @@ static void test_same_on_both(void)
 	}
 }
 
+/* Of another vendor, with leaves only that one has: the name in leaf 0 and, with cores, CmpLegacy
+ * differ. */
+static void test_other_vendor(void)
+{
+	static const enum vmm_cpu models[] = {VMM_CPU_V2, VMM_CPU_V3};
+	struct cpu_leaves a, b, ga, gb;
+	char why[VMM_WHY_MAX];
+
+	host_old(&a);
+	host_new(&b);
+	*leaf_of(&b, 0) = (struct cpu_leaf){
+		.eax = 0x10, .ebx = 0x68747541, .ecx = 0x444d4163, .edx = 0x69746e65};
+	leaf_of(&b, 0x80000000)->eax = 0x80000026;
+	leaf_add(&b, 0x8000001d, 0, 0x4121, 0x1c0003f, 63, 0);
+	leaf_add(&b, 0x8000001e, -1, 9, 0x104, 1, 0);
+	leaf_add(&b, 0x80000026, 0, 1, 2, 0x100, 17);
+	for (unsigned i = 0; i < 2; i++) {
+		CU_ASSERT_EQUAL(cpuid_build(&ga, &a, models[i], 2000000, why), 0);
+		CU_ASSERT_EQUAL(cpuid_build(&gb, &b, models[i], 2000000, why), 0);
+		cpuid_personalize(&ga, 1, 2);
+		cpuid_personalize(&gb, 1, 2);
+		CU_ASSERT_FALSE(same(&ga, &gb));
+		CU_ASSERT_EQUAL(leaf_of(&gb, 0)->ebx, 0x68747541);
+		CU_ASSERT_EQUAL(leaf_of(&gb, 0)->eax, leaf_of(&ga, 0)->eax);
+		CU_ASSERT_EQUAL(leaf_of(&gb, 0x80000001)->ecx, leaf_of(&ga, 0x80000001)->ecx | 2);
+		*leaf_of(&gb, 0) = *leaf_of(&ga, 0);
+		leaf_of(&gb, 0x80000001)->ecx &= ~2u;
+		CU_ASSERT(same(&ga, &gb));
+	}
+}
+
 static void test_levels(void)
 {
 	struct cpu_leaves host, l;
@@ -201,6 +232,7 @@ static void test_names(void)
 
 static const struct unit_case cases[] = {
 	{"the same on two hosts", test_same_on_both},
+	{"the same but for the vendor's name", test_other_vendor},
 	{"levels", test_levels},
 	{"hosts that lack something", test_refused},
 	{"the host's own", test_host},

@@ -276,7 +276,12 @@ static void test_net_queue(void)
 		struct io_thread *io = rig_io(no_uring, 20);
 		struct net_port *port = echo();
 		struct nic n = {.rooms = UINT32_MAX / 2};
-		struct legacy_net_callbacks cb = {nic_room, nic_received, NULL, nic_sent, &n};
+		const struct legacy_net_callbacks cb = {
+			.receive_room = nic_room,
+			.received = nic_received,
+			.sent = nic_sent,
+			.ctx = &n,
+		};
 		char why[BACKEND_WHY_MAX];
 		uint8_t f[2048];
 		uint32_t len;
@@ -310,8 +315,13 @@ static void test_net_room(void)
 		struct io_thread *io = rig_io(no_uring, 0);
 		struct net_port *port, *peer;
 		struct nic n = {.burst = 0};
-		struct legacy_net_callbacks cb = {
-			nic_room, nic_received, nic_transmit, nic_sent, &n};
+		const struct legacy_net_callbacks cb = {
+			.receive_room = nic_room,
+			.received = nic_received,
+			.transmit = nic_transmit,
+			.sent = nic_sent,
+			.ctx = &n,
+		};
 		struct io_thread_counters x, y;
 		char why[BACKEND_WHY_MAX];
 
@@ -358,8 +368,13 @@ static void test_net_transmit(void)
 		struct io_thread *io = rig_io(no_uring, 50);
 		struct net_port *port, *peer;
 		struct nic n = {.burst = BURST};
-		struct legacy_net_callbacks cb = {
-			nic_room, nic_received, nic_transmit, nic_sent, &n};
+		const struct legacy_net_callbacks cb = {
+			.receive_room = nic_room,
+			.received = nic_received,
+			.transmit = nic_transmit,
+			.sent = nic_sent,
+			.ctx = &n,
+		};
 		uint64_t end_ns = clock_now_ns() + 15000000000ull;
 		char why[BACKEND_WHY_MAX];
 		unsigned taken = 0;

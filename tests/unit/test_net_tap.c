@@ -478,6 +478,40 @@ static void case_down_and_deleted(void)
 	net_port_close(port);
 }
 
+/* The interface's state on the host is the cable: said by the descriptor, and by the port when
+ * asked. */
+static void case_link(void)
+{
+	struct net_port *port = tap_named(1), *pair, *other;
+	char why[NET_WHY_MAX];
+
+	if (!port)
+		return;
+	CHECK(net_port_link_fd(port) >= 0);
+	while (!net_port_link(port))
+		if (!CHECK(readable(net_port_link_fd(port))))
+			return;
+	for (unsigned i = 0; i < 3; i++) {
+		interface_up(NAME, false);
+		CHECK(readable(net_port_link_fd(port)));
+		CHECK(!net_port_link(port));
+		interface_up(NAME, true);
+		/* it may be told of more than once on its way up */
+		while (CHECK(readable(net_port_link_fd(port))) && !net_port_link(port))
+			;
+	}
+	interface_delete(NAME);
+	CHECK(readable(net_port_link_fd(port)));
+	CHECK(!net_port_link(port));
+	net_port_close(port);
+	/* those that have no cable are always up */
+	if (!CHECK(!net_pair_open(&pair, &other, 1, why)))
+		return;
+	CHECK(net_port_link(pair) && net_port_link_fd(pair) == -1);
+	net_port_close(pair);
+	net_port_close(other);
+}
+
 /* The kernel's header, ten bytes, in front of what goes through a packet socket. */
 static ssize_t wire_send_offloaded(int wire, const struct frame *f)
 {
@@ -805,6 +839,7 @@ CASE(both_ways)
 CASE(lengths)
 CASE(many_segments)
 CASE(down_and_deleted)
+CASE(link)
 CASE(checksum)
 CASE(segmentation)
 CASE(queues)
@@ -819,6 +854,7 @@ static const struct unit_case cases[] = {
 	{"lengths", test_lengths},
 	{"many segments", test_many_segments},
 	{"down, deleted", test_down_and_deleted},
+	{"link", test_link},
 	{"checksum", test_checksum},
 	{"segmentation", test_segmentation},
 	{"queues", test_queues},

@@ -418,6 +418,51 @@ static void discard_frees(void)
 	q_log_remove();
 }
 
+/* Beyond 4 GiB, across the ends of tables, up to the last sector; we read QEMU's there and QEMU
+ * reads ours. */
+static void far_offsets(void)
+{
+	static const uint64_t places[] = {0, (512ull << 20) - 4096, (4ull << 30) - 4096,
+		(1ull << 40) - 512, (2ull << 40) + 512, (8ull << 40) - 8192};
+	struct rig_config config = {.engine = BLK_ENGINE_AUTO};
+	uint8_t *data = aligned_alloc(4096, 8192);
+	struct rig r = {.path = ""};
+	char path[128];
+
+	if (!q_tools())
+		return;
+	rig_path(path, "far.qcow2");
+	for (int v3 = 0; v3 < 2; v3++) {
+		Q_RUN("qemu-img create -f qcow2 -o compat=%s %s 8T", v3 ? "1.1" : "0.10", path);
+		CU_ASSERT_EQUAL_FATAL(rig_open_path(&r, &config, path, -1), 0);
+		CU_ASSERT_EQUAL(r.info.size, 8ull << 40);
+		for (unsigned i = 0; i < 6; i++) {
+			memset(data, 0x10 + i, 8192);
+			CU_ASSERT_EQUAL(rig_do(&r, BLK_WRITE, places[i], data, 8192), 0);
+		}
+		CU_ASSERT_NOT_EQUAL(rig_do(&r, BLK_WRITE, 8ull << 40, data, 512), 0);
+		rig_close(&r);
+		q_check(path, false);
+		for (unsigned i = 0; i < 6; i++)
+			Q_RUN("qemu-io -f qcow2 -c 'read -P %u %llu 8k' %s"
+			      "&& qemu-io -f qcow2 -c 'write -P %u %llu 1k' %s",
+				0x10 + i, (unsigned long long)places[i], path, 0x20 + i,
+				(unsigned long long)places[i] + 1024, path);
+		CU_ASSERT_EQUAL_FATAL(rig_open_path(&r, &config, path, -1), 0);
+		for (unsigned i = 0; i < 6; i++) {
+			CU_ASSERT_EQUAL(rig_do(&r, BLK_READ, places[i], data, 8192), 0);
+			CU_ASSERT(rig_all(data, 0x10 + i, 1024));
+			CU_ASSERT(rig_all(data + 1024, 0x20 + i, 1024));
+			CU_ASSERT(rig_all(data + 2048, 0x10 + i, 6144));
+		}
+		CU_ASSERT_EQUAL(rig_do(&r, BLK_DISCARD, places[5] - 65536, NULL, 65536 + 8192), 0);
+		rig_close(&r);
+		q_check(path, false);
+	}
+	unlink(path);
+	free(data);
+}
+
 /* Marked dirty, with refcounts that were never written: opened, made anew, and written to. */
 static void dirty_is_repaired(void)
 {
@@ -476,6 +521,7 @@ int main(void)
 		{"two channels", two_channels},
 		{"one new cluster, many requests", same_new_cluster},
 		{"discarding frees", discard_frees},
+		{"far offsets", far_offsets},
 		{"a dirty image is repaired", dirty_is_repaired},
 	};
 
