@@ -11,21 +11,20 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "backend/unix_socket_priv.h"
 #include "backend/vhost_server_priv.h"
 
-#define BACKLOG          8
 #define CONNECT_EVERY_MS 200
 #define CONNECTIONS_MAX  256u
 
 struct vhost_server {
 	struct vhost_server_options opts;
 	char *path;
-	bool bound; /* the socket's file is ours to remove */
-	int fd;     /* listening; or the one connection there is; -1 */
+	struct unix_socket socket; /* at the path, where it listens */
+	int fd;                    /* listening; or the one connection there is; -1 */
 	int stop_fd;
 	_Atomic uint64_t connections, connected, messages, refused, resubmitted;
 	unsigned nconns;
@@ -70,53 +69,6 @@ static int connect_try(const struct sockaddr_un *sa)
 		return fd;
 	err = -errno;
 	close(fd);
-	return err;
-}
-
-/* A socket that nobody listens on: its owner died. */
-static bool socket_is_dead(const struct sockaddr_un *sa)
-{
-	struct stat st;
-	int fd;
-
-	if (lstat(sa->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-		return false;
-	fd = connect_try(sa);
-	if (fd >= 0)
-		close(fd);
-	return fd == -ECONNREFUSED;
-}
-
-static int listen_on(struct vhost_server *s, char *why)
-{
-	struct sockaddr_un sa;
-	int err = address(&sa, s->path, why);
-
-	if (err)
-		return err;
-	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* the file takes this mode, whatever the umask: nobody else gets in, not for a moment */
-	if (s->fd < 0 || fchmod(s->fd, 0600) < 0)
-		goto fail;
-	if (bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
-		if (errno != EADDRINUSE)
-			goto fail;
-		if (!socket_is_dead(&sa)) {
-			backend_why(why, "%.150s: in use by another process; use another path",
-				s->path);
-			return -EADDRINUSE;
-		}
-		if (unlink(s->path) < 0 || bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
-			goto fail;
-	}
-	s->bound = true;
-	if (listen(s->fd, BACKLOG) < 0)
-		goto fail;
-	return 0;
-
-fail:
-	err = -errno;
-	backend_why(why, "%.150s: cannot be listened on: %s", s->path, strerror(-err));
 	return err;
 }
 
@@ -319,11 +271,9 @@ static void stop_all(struct vhost_server *s)
 
 static void server_free(struct vhost_server *s)
 {
-	/* a socket that was given stays the caller's until it was taken into use */
-	if (s->fd >= 0)
+	unix_socket_close(&s->socket);
+	if (!s->path && s->fd >= 0)
 		close(s->fd);
-	if (s->bound)
-		unlink(s->path);
 	if (s->stop_fd >= 0)
 		close(s->stop_fd);
 	free(s->conns);
@@ -385,9 +335,11 @@ static int server_open(struct vhost_server *s, char *why)
 	}
 	if (!s->path)
 		return given_check(s, why);
-	if (s->opts.mode == VHOST_LISTEN)
-		return listen_on(s, why);
-	return address(&(struct sockaddr_un){0}, s->path, why);
+	if (s->opts.mode != VHOST_LISTEN)
+		return address(&(struct sockaddr_un){0}, s->path, why);
+	err = unix_socket_listen(&s->socket, "socket=", s->path, true, why);
+	s->fd = s->socket.fd;
+	return err;
 }
 
 int vhost_server_create(struct vhost_server **out, const struct vhost_server_options *opts,
@@ -401,7 +353,7 @@ int vhost_server_create(struct vhost_server **out, const struct vhost_server_opt
 		return -ENOMEM;
 	}
 	s->opts = *opts;
-	s->fd = s->stop_fd = -1;
+	s->fd = s->stop_fd = s->socket.fd = -1;
 	if (!s->opts.connections || opts->mode == VHOST_CONNECT)
 		s->opts.connections = 1;
 	if (s->opts.connections > CONNECTIONS_MAX)
