@@ -84,6 +84,7 @@ static void test_dirty_exact(void)
 		CU_ASSERT_EQUAL(memcmp(bits, want, sizeof(bits)), 0);
 	}
 	memset(bits, 0, sizeof(bits));
+	mem.regions[0].dirty_bit = 0;
 	ring_mem_dirty(&mem, host + 4095, 1);
 	CU_ASSERT_EQUAL(bits[0], 1);
 	ring_mem_dirty(&mem, host + 4096, 1);
