@@ -259,10 +259,11 @@ struct split_queue_config {
 	int doorbell_fd; /* eventfd, the transport's; readable when the driver rings */
 	struct ring_device_state state; /* positions to start from */
 	bool restore;                   /* use state; else the beginning */
+	bool disabled;                  /* see split_queue_enable() */
 	/*
-	 * Memory, which outlives this process, for what is in flight (see vhost_inflight in
-	 * backend_priv.h); NULL: not recorded. What it holds as in flight at the start is done
-	 * first, in its order, and decides the positions.
+	 * Memory, which outlives this process, for what is in flight (see struct inflight in
+	 * backend_priv.h); NULL: not recorded; not with in-order (-ENOTSUP). What it holds as in
+	 * flight at the start is done first, in its order, and decides the positions.
 	 */
 	void *inflight;
 	size_t inflight_bytes;
@@ -305,6 +306,8 @@ struct split_ops {
 		struct split_device *d, unsigned q); /* (io) d->queues[q] is initialised */
 	/* (io) stop taking requests from the queue. In-flight ones go on. */
 	void (*queue_stop)(struct split_device *d, unsigned q);
+	/* (io) d->queues[q].disabled has changed. NULL: a queue of this kind cannot run disabled */
+	void (*queue_enable)(struct split_device *d, unsigned q);
 	uint32_t (*inflight)(struct split_device *d); /* (io) requests not yet completed */
 	void (*reset)(struct split_device *d);        /* (io) back to power-on, nothing in flight */
 	unsigned (*poll)(struct split_device *d);     /* (io) as io_poller.poll, all queues */
@@ -324,7 +327,9 @@ struct split_queue {
 	struct ring_device_slot *slots;
 	struct io_watch doorbell;
 	struct histogram latency;
-	bool pushed;  /* something to signal at batch_end */
+	bool pushed;               /* something to signal at batch_end */
+	bool disabled;             /* as split_queue_enable() says */
+	struct inflight *inflight; /* NULL: not recorded */
 	bool passive; /* waits for something else than the driver: sleep without asking for
 			 doorbells */
 };
@@ -345,6 +350,7 @@ struct split_device {
 	struct split_queue *queues;
 	bool broken;
 	struct device_counters counters;
+	_Atomic uint64_t resubmitted; /* requests a dead back-end left, taken again */
 	struct io_poller poller;
 
 	/* the common part's own, except that the kind sets chain_max before split_init() */
@@ -368,6 +374,12 @@ int split_features_set(struct split_device *d, uint64_t features);
 /* Starts a queue: areas checked and translated. -EINVAL, -EFAULT: the driver's mistake. Does not
  * wait for I/O. */
 int split_queue_start(struct split_device *d, unsigned q, const struct split_queue_config *cfg);
+
+/*
+ * Of a running queue, and a kind with queue_enable(): a disabled queue (vhost-user, "Ring states")
+ * runs without effect: what is to be sent is discarded, nothing is received.
+ */
+void split_queue_enable(struct split_device *d, unsigned q, bool on);
 
 /*
  * Stops every queue, waits until nothing is in flight (for as long as the storage takes), and calls
@@ -677,9 +689,10 @@ struct cJSON;
 struct control_request {
 	const char *method; /* "GET", "PUT", "PATCH", "DELETE" */
 	const char *path;   /* what follows the route's own, without the slash: "" or "NAME" */
-	struct cJSON *body; /* NULL: none */
-	/* answer: 200, 201, 204, 400, 404, 409 ...; text: a body that is not JSON, allocated; json:
-	 * a body; taken over. An error's body is {"fault_message": "..."}. */
+	struct cJSON *body; /* an object; NULL: none. Stays the server's */
+	/* answer: 200 (as it comes), 201, 204, 400, 404, 409 ...; text: a body that is not JSON,
+	 * from malloc(), text_type its type (NULL: Prometheus'); json: a body; both taken over. An
+	 * error's body is {"fault_message": "..."}. */
 	unsigned status;
 	struct cJSON *json;
 	char *text;
@@ -692,10 +705,16 @@ struct control_route {
 	void (*answer)(void *ctx, struct control_request *req);
 };
 
-/* routes ends with a NULL method and must outlive the server. The socket is made with mode 0600 and
- * removed at the end. */
+/*
+ * routes ends with a NULL method and must outlive the server. The socket is made with mode 0600
+ * (one that nobody answers at any more is replaced) and removed at the end. What no route has is
+ * 404, a method it has not 405, a body over 64 KiB 413, one that is no JSON object 400. At most 16
+ * clients are connected; further ones wait. Who takes longer than 5 s from one answer to the next
+ * is cut off. -EADDRINUSE: another process answers there; -EEXIST: it is no socket; -EACCES ...
+ */
 int control_server_create(struct control_server **out, const char *path,
 	const struct control_route *routes, void *ctx, char why[BACKEND_WHY_MAX]);
+/* Waits for an answer that is being made. Not from an answer. */
 void control_server_destroy(struct control_server *s);
 /* status and {"fault_message": printf-like} */
 void control_fault(struct control_request *req, unsigned status, const char *fmt, ...)
