@@ -30,7 +30,6 @@ check: deps
 ## check-full    the same with the whole matrix of its longer tests (no limit of time)
 check-full: deps
 	@FULL=1 tests/check.sh
-.PHONY: check-full
 
 unit-build: $(UNITS)
 
@@ -125,4 +124,4 @@ debian-root: lab
 	@tests/lab/lab.sh debian-root
 
 .PHONY: lab lab-run debian-root
-.PHONY: check unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay
+.PHONY: check check-full unit unit-build fuzz-build integration model check-deps format-check format tidy fuzz fuzz-replay
