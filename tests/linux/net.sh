@@ -27,7 +27,7 @@ started+=($!)
 
 run() { build/sluice run --kernel "$LAB_KERNEL/vmlinux" --initrd "$initramfs" --cpus 2 "$@" 2>&1 </dev/null; }
 mkfifo "$T/lines" "$T/other"
-run --memory=256M --net tap=sl5,mac=52:54:00:12:34:70 --cmdline "console=ttyS0 quiet panic=-1 role=B gg=8M" >"$T/other" &
+run --memory=256M --net tap=sl5,mac=52:54:00:12:34:70 --cmdline "console=ttyS0 quiet panic=-1 role=B gg=8m" >"$T/other" &
 other=$!
 started+=($other)
 exec 8<"$T/other"
