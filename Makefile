@@ -37,7 +37,8 @@ LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
 PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-dev libcunit1-dev \
               spin git clang clang-format clang-tidy libclang-rt-14-dev linux-perf iproute2 \
               linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev zlib1g-dev libzstd-dev \
-              qemu-system-x86 cpio kmod xz-utils e2fsprogs iperf3 socat curl
+              qemu-system-x86 cpio kmod xz-utils e2fsprogs iperf3 socat curl \
+              libmicrohttpd-dev libnbd-dev nbdkit
 
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk

@@ -677,9 +677,10 @@ struct cJSON;
 struct control_request {
 	const char *method; /* "GET", "PUT", "PATCH", "DELETE" */
 	const char *path;   /* what follows the route's own, without the slash: "" or "NAME" */
-	struct cJSON *body; /* NULL: none */
-	/* answer: 200, 201, 204, 400, 404, 409 ...; text: a body that is not JSON, allocated; json:
-	 * a body; taken over. An error's body is {"fault_message": "..."}. */
+	struct cJSON *body; /* an object; NULL: none. Stays the server's */
+	/* answer: 200 (as it comes), 201, 204, 400, 404, 409 ...; text: a body that is not JSON,
+	 * from malloc(), text_type its type (NULL: Prometheus'); json: a body; both taken over. An
+	 * error's body is {"fault_message": "..."}. */
 	unsigned status;
 	struct cJSON *json;
 	char *text;
@@ -692,10 +693,16 @@ struct control_route {
 	void (*answer)(void *ctx, struct control_request *req);
 };
 
-/* routes ends with a NULL method and must outlive the server. The socket is made with mode 0600 and
- * removed at the end. */
+/*
+ * routes ends with a NULL method and must outlive the server. The socket is made with mode 0600
+ * (one that nobody answers at any more is replaced) and removed at the end. What no route has is
+ * 404, a method it has not 405, a body over 64 KiB 413, one that is no JSON object 400. At most 16
+ * clients are connected; further ones wait. Who takes longer than 5 s from one answer to the next
+ * is cut off. -EADDRINUSE: another process answers there; -EEXIST: it is no socket; -EACCES ...
+ */
 int control_server_create(struct control_server **out, const char *path,
 	const struct control_route *routes, void *ctx, char why[BACKEND_WHY_MAX]);
+/* Waits for an answer that is being made. Not from an answer. */
 void control_server_destroy(struct control_server *s);
 /* status and {"fault_message": printf-like} */
 void control_fault(struct control_request *req, unsigned status, const char *fmt, ...)

@@ -319,7 +319,7 @@ int split_vsock_create(struct split_device **out, struct io_thread *io, const st
 		backend_why(why, "virtio-vsock: no memory");
 		return -ENOMEM;
 	}
-	v->epoll = v->listener = -1;
+	v->epoll = v->listener.fd = -1;
 	v->common.ops = &vsock_ops;
 	v->common.io = io;
 	v->common.mem = mem;

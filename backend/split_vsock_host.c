@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend/split_vsock_priv.h"
@@ -25,93 +24,23 @@
 
 /* ------------------------------------------------------------------ the listening socket */
 
-static bool path_answers(const struct sockaddr_un *sa)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	bool yes;
-
-	if (fd < 0)
-		return false;
-	yes = !connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) || errno == EAGAIN;
-	close(fd);
-	return yes;
-}
-
-static int bind_failed(const struct vsock *v, const struct sockaddr_un *sa, int err, char *why)
-{
-	struct stat st;
-
-	if (err != EADDRINUSE) {
-		backend_why(why, "socket=%.150s: %s", v->path, strerror(err));
-		return -err;
-	}
-	if (lstat(v->path, &st) || !S_ISSOCK(st.st_mode))
-		backend_why(
-			why, "socket=%.150s: exists and is no socket; use another path", v->path);
-	else if (path_answers(sa))
-		backend_why(
-			why, "socket=%.150s: in use by another process; use another path", v->path);
-	else
-		backend_why(why, "socket=%.150s: left behind by a process that is gone; remove it",
-			v->path);
-	return -EEXIST;
-}
-
-static int listen_bind(struct vsock *v, char *why)
-{
-	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	struct stat st;
-
-	memcpy(sa.sun_path, v->path, sizeof(sa.sun_path));
-	/* the mode of the descriptor becomes the path's: there is no moment in which others could
-	 * connect, and the process's umask is left alone */
-	fchmod(v->listener, 0600);
-	if (bind(v->listener, (struct sockaddr *)&sa, sizeof(sa)) < 0)
-		return bind_failed(v, &sa, errno, why);
-	v->path_bound = true;
-	if (lstat(v->path, &st) || (st.st_mode & 0777) != 0600 || listen(v->listener, 128) < 0) {
-		backend_why(why, "socket=%.150s: cannot be listened on", v->path);
-		return errno ? -errno : -EACCES;
-	}
-	v->path_dev = st.st_dev;
-	v->path_ino = st.st_ino;
-	return 0;
-}
-
 int vsock_listen(struct vsock *v, char why[BACKEND_WHY_MAX])
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = UINT64_MAX};
 	int err;
 
-	v->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (v->listener < 0) {
-		err = -errno;
-		backend_why(why, "socket=%.150s: %s", v->path, strerror(-err));
-		return err;
-	}
-	err = listen_bind(v, why);
-	if (!err && epoll_ctl(v->epoll, EPOLL_CTL_ADD, v->listener, &ev) < 0) {
+	err = unix_socket_listen(&v->listener, "socket=", v->path, false, why);
+	if (!err && epoll_ctl(v->epoll, EPOLL_CTL_ADD, v->listener.fd, &ev) < 0) {
 		err = -errno;
 		backend_why(why, "socket=%.150s: epoll: %s", v->path, strerror(-err));
-	}
-	if (err)
 		vsock_listen_close(v);
-	return err;
+	}
+	return err == -EADDRINUSE ? -EEXIST : err;
 }
 
 void vsock_listen_close(struct vsock *v)
 {
-	struct stat st;
-
-	if (v->listener < 0)
-		return;
-	/* whoever has put something else there keeps it */
-	if (v->path_bound && !lstat(v->path, &st) &&
-		(!v->path_ino || (st.st_dev == v->path_dev && st.st_ino == v->path_ino)))
-		unlink(v->path);
-	v->path_bound = false;
-	close(v->listener);
-	v->listener = -1;
+	unix_socket_close(&v->listener);
 }
 
 void vsock_listener_enable(struct vsock *v, bool on)
@@ -119,7 +48,7 @@ void vsock_listener_enable(struct vsock *v, bool on)
 	struct epoll_event ev = {.events = on ? EPOLLIN : 0, .data.u64 = UINT64_MAX};
 
 	v->listener_off = !on;
-	epoll_ctl(v->epoll, EPOLL_CTL_MOD, v->listener, &ev);
+	epoll_ctl(v->epoll, EPOLL_CTL_MOD, v->listener.fd, &ev);
 	if (!on && !v->tick.at_ns)
 		io_timer_set(v->common.io, &v->tick, clock_now_ns() + RETRY_NS);
 }
@@ -129,7 +58,7 @@ unsigned vsock_accept(struct vsock *v)
 	unsigned n = 0;
 
 	for (; n < ACCEPT_BATCH; n++) {
-		int fd = accept4(v->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = accept4(v->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		struct vsock_conn *c;
 
 		counter_add(&v->common.counters.system_calls, 1);

@@ -14,7 +14,7 @@
 #include <limits.h>
 #include <sys/un.h>
 
-#include "backend/backend_priv.h"
+#include "backend/unix_socket_priv.h"
 
 #define VSOCK_HDR_BYTES  44u
 #define VSOCK_BUFFER     65536u /* bytes a connection holds for its host socket */
@@ -105,9 +105,8 @@ struct vsock {
 	struct split_device common;
 	uint32_t cid;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	uint64_t path_dev, path_ino; /* what was bound there: nothing else is removed */
-	bool path_bound;
-	int listener, epoll;
+	struct unix_socket listener;
+	int epoll;
 	bool listener_off; /* no descriptors left: tried again later */
 	struct io_watch watch;
 	struct io_timer tick;

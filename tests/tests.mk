@@ -20,7 +20,7 @@ $(B)/libfrontend.a: $(call obj,$(wildcard frontend-drivers/common/*.c))
 
 $(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/libfrontend.a $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcunit
+	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd -lcunit
 
 ## check         everything: set-up, build with gcc and clang, linters, model, unit tests (also under
 ##               the sanitizers), corpora, integration; ends with the line N passed, N failed, N skipped

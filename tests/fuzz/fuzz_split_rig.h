@@ -85,7 +85,8 @@ static inline void fuzz_signal_broken(void *ctx)
 
 static inline struct split_signal fuzz_signal(struct fuzz_rig *r)
 {
-	return (struct split_signal){fuzz_signal_queue, fuzz_signal_config, fuzz_signal_broken, r};
+	return (struct split_signal){
+		fuzz_signal_queue, fuzz_signal_config, fuzz_signal_broken, NULL, r};
 }
 
 static inline void fuzz_rig_open(struct fuzz_rig *r)

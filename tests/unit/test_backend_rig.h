@@ -82,8 +82,8 @@ static inline void rig_open(struct rig *r, bool no_uring, uint32_t poll_us, size
 	r->dirty = calloc(bytes / 4096 / 64 + 1, 8);
 	CU_ASSERT_EQUAL_FATAL(ring_mem_add(&r->mem, RIG_GPA, bytes, r->ram, false), 0);
 	r->io = rig_io(no_uring, poll_us);
-	r->signal =
-		(struct split_signal){rig_signal_queue, rig_signal_config, rig_signal_broken, r};
+	r->signal = (struct split_signal){
+		rig_signal_queue, rig_signal_config, rig_signal_broken, NULL, r};
 	for (unsigned i = 0; i < RIG_QUEUES; i++) {
 		r->q[i].cfg.doorbell_fd = -1;
 		r->q[i].irq_fd = -1;
