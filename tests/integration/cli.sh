@@ -81,7 +81,7 @@ bad "balloon and pinned memory" 2 "--balloon: not with --disk registered=on" "${
 bad "balloon key that is unknown" 2 "--balloon colour: unknown key; use size" "${run[@]}" --balloon colour=red
 bad "balloon as a disk" 2 "model=virtio-balloon: that is no disk model; use --balloon" "${run[@]}" --disk "path=$image,model=virtio-balloon"
 
-bad "disk without an image" 2 "--disk model: no image; add path=FILE or fd=N" "${run[@]}" --disk model=ide
+bad "disk without an image" 2 "--disk model: no image; add path=FILE, fd=N or nbd=URI" "${run[@]}" --disk model=ide
 bad "disk that is missing" 2 "--disk path=$TMP/none: no such file" "${run[@]}" --disk "path=$TMP/none"
 bad "disk that is a directory" 2 "--disk path=$TMP: is a directory" "${run[@]}" --disk "path=$TMP"
 bad "disk that is short" 2 "--disk path=$TMP/short.img: .*512" "${run[@]}" --disk "path=$TMP/short.img"
