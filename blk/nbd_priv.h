@@ -19,7 +19,7 @@
 #define NBD_PIECE_MAX    (1u << 20)   /* bytes of data in one command */
 #define NBD_RANGE_MAX    (128u << 20) /* bytes one command discards or zeroes */
 #define NBD_CONNECT_NS   10000000000ull
-#define NBD_GRACE_NS     5000000000ull /* without progress, once the image is abandoned */
+#define NBD_GRACE_NS     3000000000ull /* without progress, once the image is abandoned */
 #define NBD_RETRY_MIN_NS 50000000ull
 #define NBD_RETRY_MAX_NS 2000000000ull
 
