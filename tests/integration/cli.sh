@@ -91,7 +91,7 @@ bad "disk in use twice" 1 "--disk path=$image: in use" "${run[@]}" --disk "path=
 bad "unknown model" 2 "model=floppy: unknown model; use one of virtio-blk, ide" "${run[@]}" --disk "path=$image,model=floppy"
 bad "a network model for a disk" 2 "model=e1000: .*use it with --net" "${run[@]}" --disk "path=$image,model=e1000"
 bad "unknown engine" 2 "engine=foo: unknown engine; use io_uring, aio, threads or auto" "${run[@]}" --disk "path=$image,engine=foo"
-bad "unknown key" 2 "colour: unknown key; use path, fd, model" "${run[@]}" --disk "path=$image,colour=red"
+bad "unknown key" 2 "colour: unknown key; use path, fd, nbd, model" "${run[@]}" --disk "path=$image,colour=red"
 bad "key of another model" 2 "ring=packed: model ide has no such option" "${run[@]}" --disk "path=$image,model=ide,ring=packed"
 bad "key twice" 2 "path=: given twice" "${run[@]}" --disk "path=$image,path=$image"
 bad "key without a value" 2 "ring=: a value is missing; use split.packed" "${run[@]}" --disk "path=$image,ring="
