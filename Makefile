@@ -28,7 +28,7 @@ LDFLAGS    := $(SANFLAGS) -pthread
 LDLIBS     := -luring -laio -lcjson -lz -lzstd -lm
 
 FOLDERS    := ring blk netbridge backend vmm
-MAINS      := vmm/main.c
+MAINS      := vmm/main.c backend/blkd_main.c
 src         = $(filter-out $(MAINS),$(wildcard $(1)/*.c))
 obj         = $(patsubst %.c,$(B)/obj/%.o,$(1))
 LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
@@ -43,8 +43,8 @@ PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-de
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk
 
-## build         the programs: build/sluice, build/sluice-bench and the benchmark guest
-build: $(B)/sluice $(PROGRAMS)
+## build         the programs: build/sluice, build/sluice-blkd, build/sluice-bench and the benchmark guest
+build: $(B)/sluice $(B)/sluice-blkd $(PROGRAMS)
 
 define folder_lib
 $(B)/lib$(1).a: $(call obj,$(call src,$(1)))
@@ -56,6 +56,9 @@ $(foreach f,$(FOLDERS),$(eval $(call folder_lib,$(f))))
 
 $(B)/sluice: $(call obj,vmm/main.c) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(B)/sluice-blkd: $(call obj,backend/blkd_main.c) $(B)/libbackend.a $(B)/libnetbridge.a $(B)/libblk.a $(B)/libring.a
+	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -91,6 +94,7 @@ deps:
 ## install       into PREFIX (default /usr/local), below DESTDIR
 install: build
 	install -D -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	install -D -m 755 $(B)/sluice-blkd $(DESTDIR)$(PREFIX)/bin/sluice-blkd
 	install -D -m 755 $(B)/sluice-bench $(DESTDIR)$(PREFIX)/libexec/sluice/sluice-bench
 	install -D -m 644 build/perf/guest.elf $(DESTDIR)$(PREFIX)/libexec/sluice/guest.elf
 	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/sluice/README.md

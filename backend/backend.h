@@ -259,10 +259,11 @@ struct split_queue_config {
 	int doorbell_fd; /* eventfd, the transport's; readable when the driver rings */
 	struct ring_device_state state; /* positions to start from */
 	bool restore;                   /* use state; else the beginning */
+	bool disabled;                  /* see split_queue_enable() */
 	/*
-	 * Memory, which outlives this process, for what is in flight (see vhost_inflight in
-	 * backend_priv.h); NULL: not recorded. What it holds as in flight at the start is done
-	 * first, in its order, and decides the positions.
+	 * Memory, which outlives this process, for what is in flight (see struct inflight in
+	 * backend_priv.h); NULL: not recorded; not with in-order (-ENOTSUP). What it holds as in
+	 * flight at the start is done first, in its order, and decides the positions.
 	 */
 	void *inflight;
 	size_t inflight_bytes;
@@ -305,6 +306,8 @@ struct split_ops {
 		struct split_device *d, unsigned q); /* (io) d->queues[q] is initialised */
 	/* (io) stop taking requests from the queue. In-flight ones go on. */
 	void (*queue_stop)(struct split_device *d, unsigned q);
+	/* (io) d->queues[q].disabled has changed. NULL: a queue of this kind cannot run disabled */
+	void (*queue_enable)(struct split_device *d, unsigned q);
 	uint32_t (*inflight)(struct split_device *d); /* (io) requests not yet completed */
 	void (*reset)(struct split_device *d);        /* (io) back to power-on, nothing in flight */
 	unsigned (*poll)(struct split_device *d);     /* (io) as io_poller.poll, all queues */
@@ -324,7 +327,9 @@ struct split_queue {
 	struct ring_device_slot *slots;
 	struct io_watch doorbell;
 	struct histogram latency;
-	bool pushed;  /* something to signal at batch_end */
+	bool pushed;               /* something to signal at batch_end */
+	bool disabled;             /* as split_queue_enable() says */
+	struct inflight *inflight; /* NULL: not recorded */
 	bool passive; /* waits for something else than the driver: sleep without asking for
 			 doorbells */
 };
@@ -345,6 +350,7 @@ struct split_device {
 	struct split_queue *queues;
 	bool broken;
 	struct device_counters counters;
+	_Atomic uint64_t resubmitted; /* requests a dead back-end left, taken again */
 	struct io_poller poller;
 
 	/* the common part's own, except that the kind sets chain_max before split_init() */
@@ -368,6 +374,12 @@ int split_features_set(struct split_device *d, uint64_t features);
 /* Starts a queue: areas checked and translated. -EINVAL, -EFAULT: the driver's mistake. Does not
  * wait for I/O. */
 int split_queue_start(struct split_device *d, unsigned q, const struct split_queue_config *cfg);
+
+/*
+ * Of a running queue, and a kind with queue_enable(): a disabled queue (vhost-user, "Ring states")
+ * runs without effect: what is to be sent is discarded, nothing is received.
+ */
+void split_queue_enable(struct split_device *d, unsigned q, bool on);
 
 /*
  * Stops every queue, waits until nothing is in flight (for as long as the storage takes), and calls

@@ -129,6 +129,34 @@ static inline bool segs_pull(struct ring_seg **segs, uint32_t *n, void *to, size
 	return !len;
 }
 
+/* ------------------------------------------------------------------ requests in flight */
+
+/*
+ * What a queue has taken and not given back, recorded in memory that outlives the process (the
+ * region of one queue, see vhost_user_priv.h) in steps between which the process may die. The
+ * region is read once, when it is opened, and then only written: what decides is kept here. (io)
+ */
+struct inflight;
+
+/*
+ * ring: just initialised. *state: where the transport says the queue is, for a region that was not
+ * used so far; else set to where it is. -EINVAL: what the region says cannot be.
+ */
+int inflight_open(struct inflight **out, void *region, size_t bytes, const struct ring_device *ring,
+	struct ring_device_state *state);
+void inflight_close(struct inflight *f);
+/* How many are to be done again, and not yet taken. */
+uint32_t inflight_waiting(const struct inflight *f);
+/* Takes them, in their order; as ring_device_pop(). */
+int inflight_retake(struct inflight *f, struct ring_device *ring, struct ring_chain *chains,
+	uint32_t max, struct ring_seg *segs, uint32_t max_segs);
+/* Chains just popped; `before` is where the ring was. */
+void inflight_popped(struct inflight *f, const struct ring_device *ring,
+	const struct ring_device_state *before, const struct ring_chain *chains, uint32_t n);
+/* Before and after ring_device_push(). */
+void inflight_push_begin(struct inflight *f, const struct ring_used *used, uint32_t n);
+void inflight_push_end(struct inflight *f, const struct ring_used *used, uint32_t n);
+
 /* ------------------------------------------------------------------ split devices */
 
 /* For kinds. Takes over nothing on failure. d->ops, nqueues, features and so on are set before. */
@@ -138,6 +166,10 @@ void split_attach(struct split_device *d);
 void split_fini(struct split_device *d);
 /* (io) Completes buffers of a queue; the interrupt follows at batch_end. */
 void split_queue_push(struct split_queue *q, const struct ring_used *used, uint32_t n);
+/* (io) Takes requests as ring_device_pop() does: first those a dead back-end left. An error breaks
+ * the device and gives 0. */
+unsigned split_queue_pop(struct split_queue *q, struct ring_chain *chains, uint32_t max,
+	struct ring_seg *segs, uint32_t max_segs);
 /* (io) The driver broke the protocol. */
 void split_break(struct split_device *d);
 /* (io) Result of ring_device_pop(): the number popped; a negative one breaks the device and gives
@@ -160,6 +192,25 @@ static inline bool split_queue_live(const struct split_queue *q)
 {
 	return q->running && !q->device->broken;
 }
+
+/* (io) Is there something for split_queue_pop()? */
+static inline bool split_queue_has_work(const struct split_queue *q)
+{
+	return ring_device_has_work(&q->ring) || (q->inflight && inflight_waiting(q->inflight));
+}
+
+/* ------------------------------------------------------------------ memory of others */
+
+/*
+ * Shared memory whose file another process may shorten: a touch beyond its end would be the end of
+ * this process (SIGBUS). Memory that is guarded turns into zeroes of this process's own instead,
+ * and hit(ctx) is called, in a signal handler, on the thread that touched it.
+ */
+struct mem_guard;
+int mem_guard_add(
+	struct mem_guard **out, void *base, size_t bytes, void (*hit)(void *ctx), void *ctx);
+/* Nobody touches the memory any more. */
+void mem_guard_remove(struct mem_guard *g);
 
 /* ------------------------------------------------------------------ receiving from a port */
 

@@ -48,7 +48,11 @@ void split_queue_push(struct split_queue *q, const struct ring_used *used, uint3
 {
 	if (!n)
 		return;
+	if (q->inflight)
+		inflight_push_begin(q->inflight, used, n);
 	ring_device_push(&q->ring, used, n);
+	if (q->inflight)
+		inflight_push_end(q->inflight, used, n);
 	q->pushed = true;
 }
 
@@ -70,6 +74,34 @@ unsigned split_popped(struct split_device *d, int n)
 	return (unsigned)n;
 }
 
+static int split_pop_recorded(struct split_queue *q, struct ring_chain *chains, uint32_t max,
+	struct ring_seg *segs, uint32_t max_segs)
+{
+	struct ring_device_state before;
+	int n;
+
+	if (inflight_waiting(q->inflight)) {
+		n = inflight_retake(q->inflight, &q->ring, chains, max, segs, max_segs);
+		if (n > 0)
+			counter_add(&q->device->resubmitted, (uint64_t)n);
+		return n;
+	}
+	ring_device_state_get(&q->ring, &before);
+	n = ring_device_pop(&q->ring, chains, max, segs, max_segs);
+	if (n > 0)
+		inflight_popped(q->inflight, &q->ring, &before, chains, (uint32_t)n);
+	return n;
+}
+
+unsigned split_queue_pop(struct split_queue *q, struct ring_chain *chains, uint32_t max,
+	struct ring_seg *segs, uint32_t max_segs)
+{
+	if (!q->inflight)
+		return split_popped(
+			q->device, ring_device_pop(&q->ring, chains, max, segs, max_segs));
+	return split_popped(q->device, split_pop_recorded(q, chains, max, segs, max_segs));
+}
+
 /* ------------------------------------------------------------------ poller */
 
 static unsigned split_poll(struct io_poller *p)
@@ -89,6 +121,8 @@ static bool split_sleep(struct io_poller *p)
 		struct split_queue *q = &d->queues[i];
 
 		if (split_queue_live(q) && !q->passive && ring_device_doorbell_on(&q->ring))
+			return true;
+		if (q->inflight && split_queue_live(q) && inflight_waiting(q->inflight))
 			return true;
 	}
 	return false;
@@ -164,6 +198,7 @@ struct split_call {
 	uint64_t features;
 	unsigned q;
 	const struct split_queue_config *cfg;
+	bool on;
 	struct ring_device_state *state;
 	struct state_writer *writer;
 	struct state_reader *reader;
@@ -205,6 +240,27 @@ static bool split_dirty_logged(const struct ring_mem *mem)
 	return false;
 }
 
+/* A region for what is in flight: it decides where the queue is. */
+static int split_queue_recover(struct split_queue *q, const struct split_queue_config *cfg)
+{
+	struct ring_device_state state;
+	int err;
+
+	if (split_has(q->device, VIRTIO_F_IN_ORDER))
+		return -ENOTSUP;
+	ring_device_state_get(&q->ring, &state);
+	if (cfg->restore)
+		state = cfg->state;
+	err = inflight_open(&q->inflight, cfg->inflight, cfg->inflight_bytes, &q->ring, &state);
+	return err ? err : ring_device_state_set(&q->ring, &state);
+}
+
+static void split_inflight_forget(struct split_queue *q)
+{
+	inflight_close(q->inflight);
+	q->inflight = NULL;
+}
+
 static int split_queue_attach(
 	struct split_device *d, struct split_queue *q, const struct split_queue_config *cfg)
 {
@@ -234,9 +290,11 @@ static int split_queue_attach(
 	}
 	rc.slots = q->slots;
 	err = ring_device_init(&q->ring, &rc, d->mem);
-	if (!err && cfg->restore)
-		err = ring_device_state_set(&q->ring, &cfg->state);
-	return err;
+	if (err)
+		return err;
+	if (cfg->inflight)
+		return split_queue_recover(q, cfg);
+	return cfg->restore ? ring_device_state_set(&q->ring, &cfg->state) : 0;
 }
 
 static void split_queue_start_io(void *ctx)
@@ -253,12 +311,14 @@ static void split_queue_start_io(void *ctx)
 		c->err = -EINVAL;
 		return;
 	}
+	split_inflight_forget(q);
 	c->err = split_queue_attach(d, q, c->cfg);
 	if (c->err)
 		return;
 	d->dirty_log = split_dirty_logged(d->mem);
 	q->pushed = false;
 	q->passive = false;
+	q->disabled = c->cfg->disabled;
 	q->doorbell = (struct io_watch){
 		.fd = c->cfg->doorbell_fd, .drain = true, .ready = split_doorbell_ready};
 	if (q->doorbell.fd >= 0) {
@@ -272,6 +332,8 @@ static void split_queue_start_io(void *ctx)
 		return;
 	}
 	q->running = true;
+	if (d->ops->queue_enable)
+		d->ops->queue_enable(d, c->q);
 	ring_device_doorbell_off(&q->ring);
 }
 
@@ -283,6 +345,22 @@ int split_queue_start(struct split_device *d, unsigned q, const struct split_que
 		return -EINVAL;
 	io_thread_call(d->io, split_queue_start_io, &c);
 	return c.err;
+}
+
+static void split_enable_io(void *ctx)
+{
+	struct split_call *c = ctx;
+
+	c->d->queues[c->q].disabled = !c->on;
+	c->d->ops->queue_enable(c->d, c->q);
+}
+
+void split_queue_enable(struct split_device *d, unsigned q, bool on)
+{
+	struct split_call c = {.d = d, .q = q, .on = on};
+
+	if (q < d->nqueues && d->ops->queue_enable)
+		io_thread_call(d->io, split_enable_io, &c);
 }
 
 static void split_state_io(void *ctx)
@@ -363,8 +441,10 @@ static void split_power_on(struct split_device *d)
 	d->ops->reset(d);
 	d->driver_features = 0;
 	d->broken = false;
-	for (unsigned i = 0; i < d->nqueues; i++)
+	for (unsigned i = 0; i < d->nqueues; i++) {
+		split_inflight_forget(&d->queues[i]);
 		memset(&d->queues[i].ring, 0, sizeof(d->queues[i].ring));
+	}
 }
 
 /* Called after every batch while somebody waits: completions have been pushed and signalled. */
@@ -489,8 +569,10 @@ void split_attach(struct split_device *d)
 
 void split_fini(struct split_device *d)
 {
-	for (unsigned i = 0; d->queues && i < d->nqueues; i++)
+	for (unsigned i = 0; d->queues && i < d->nqueues; i++) {
+		split_inflight_forget(&d->queues[i]);
 		free(d->queues[i].slots);
+	}
 	free(d->queues);
 	d->queues = NULL;
 }

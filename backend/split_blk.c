@@ -45,11 +45,10 @@ static unsigned vblk_queue_poll(struct vblk *v, unsigned index)
 		uint64_t now;
 		unsigned n;
 
-		if (!room || !split_queue_live(q) || !ring_device_has_work(&q->ring))
+		if (!room || !split_queue_live(q) || !split_queue_has_work(q))
 			break;
-		n = split_popped(&v->common,
-			ring_device_pop(&q->ring, v->chains, room < POP_BATCH ? room : POP_BATCH,
-				v->segs, VBLK_POP_SEGS));
+		n = split_queue_pop(
+			q, v->chains, room < POP_BATCH ? room : POP_BATCH, v->segs, VBLK_POP_SEGS);
 		if (!n)
 			break;
 		now = clock_now_ns();

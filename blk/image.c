@@ -13,8 +13,9 @@
 
 #include "blk/blk_priv.h"
 
-#define IMAGE_CLAIM_TRIES   10
-#define IMAGE_CLAIM_WAIT_US 20000u
+/* The kernel lets go of a killed process's io_uring, and so of its files, a little late. */
+#define IMAGE_CLAIM_WAIT_MS 200u
+#define IMAGE_CLAIM_STEP_MS 20u
 
 static const char *const image_engine_names[] = {
 	[BLK_ENGINE_AUTO] = "auto",
@@ -205,15 +206,18 @@ static int image_check_size(struct blk_image *image, char *why)
 	return 0;
 }
 
-static int image_claim(struct blk_image *image, char *why)
+static int image_claim(struct blk_image *image, unsigned wait_ms, char *why)
 {
 	int rc;
 
-	/* The kernel lets go of a killed process's io_uring, and so of its files, a little late. */
-	for (int i = 0; (rc = blk_claim(image->fd, image->info.readonly)) == -EBUSY; i++) {
-		if (i == IMAGE_CLAIM_TRIES)
-			break;
-		usleep(IMAGE_CLAIM_WAIT_US);
+	if (wait_ms < IMAGE_CLAIM_WAIT_MS)
+		wait_ms = IMAGE_CLAIM_WAIT_MS;
+	/* asked again and again: a lock that is waited for would keep the claims of others away */
+	while ((rc = blk_claim(image->fd, image->info.readonly)) == -EBUSY && wait_ms) {
+		unsigned step = wait_ms < IMAGE_CLAIM_STEP_MS ? wait_ms : IMAGE_CLAIM_STEP_MS;
+
+		usleep(step * 1000);
+		wait_ms -= step;
 	}
 	if (rc == -EBUSY)
 		blk_why(why, "%s: in use by another process; stop it%s", image->name,
@@ -243,7 +247,7 @@ static int image_prepare(struct blk_image *image, const struct blk_options *opts
 	if (rc)
 		return rc;
 	blk_probe_file_system(image);
-	rc = image_claim(image, why);
+	rc = image_claim(image, opts->claim_wait_ms, why);
 	if (rc)
 		return rc;
 	/* With faults the page cache is the disk: it outlives the process. */

@@ -61,6 +61,20 @@ int ring_device_pop(struct ring_device *dev, struct ring_chain *chains, uint32_t
 	return rc;
 }
 
+int ring_device_retaken(struct ring_device *dev, const struct ring_walk *w, uint32_t id,
+	uint32_t ndesc, struct ring_chain *chain, uint32_t max_segs)
+{
+	if (id >= dev->cfg.size)
+		return -RING_EINVAL;
+	if (dev->cfg.slots[id].state)
+		return -RING_EEXIST;
+	if (w->nout + w->nin > max_segs)
+		return -RING_ENOSPC;
+	ring_device_take(dev, w, chain, id, ndesc);
+	dev->counters.popped++;
+	return 0;
+}
+
 void ring_device_unpop(struct ring_device *dev, const struct ring_chain *chains, uint32_t n)
 {
 	const uint32_t size = dev->cfg.size;

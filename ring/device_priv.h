@@ -114,6 +114,10 @@ RING_INLINE void ring_device_take(struct ring_device *dev, const struct ring_wal
 	}
 }
 
+/* A chain taken again, checked: records it. The rest of what popping checks. */
+int ring_device_retaken(struct ring_device *dev, const struct ring_walk *w, uint32_t id,
+	uint32_t ndesc, struct ring_chain *chain, uint32_t max_segs);
+
 /*
  * The loop of popping. walk() reads the chain at the avail position: 1 with its id and the ring
  * positions it takes, 0 when there is none, or an error; advance() steps over it.

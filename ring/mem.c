@@ -40,8 +40,8 @@ void *ring_mem_translate(const struct ring_mem *mem, uint64_t gpa, uint64_t len,
 
 static void ring_region_dirty(const struct ring_mem_region *r, uint64_t offset, uint64_t len)
 {
-	uint64_t page = offset >> RING_MEM_PAGE_SHIFT;
-	uint64_t last = (offset + len - 1) >> RING_MEM_PAGE_SHIFT;
+	uint64_t page = (offset >> RING_MEM_PAGE_SHIFT) + r->dirty_bit;
+	uint64_t last = ((offset + len - 1) >> RING_MEM_PAGE_SHIFT) + r->dirty_bit;
 
 	while (page <= last) {
 		uint64_t word = page / 64, end = last / 64 == word ? last % 64 : 63;

@@ -74,6 +74,37 @@ int ring_packed_device_pop(struct ring_device *dev, struct ring_chain *chains, u
 		dev, chains, max, segs, max_segs, ring_packed_walk, ring_packed_avail_advance);
 }
 
+int ring_device_retake_packed(struct ring_device *dev, const struct ring_packed_desc *descs,
+	uint32_t n, struct ring_chain *chain, struct ring_seg *segs, uint32_t max_segs)
+{
+	struct ring_walk w = {.segs = segs, .room = max_segs};
+
+	if (dev->cfg.layout != RING_PACKED || !n || n > dev->cfg.size - dev->held)
+		return -RING_EINVAL;
+	for (uint32_t i = 0; i < n; i++) {
+		struct ring_packed_desc d = descs[i]; /* copied once: it may lie in shared memory */
+		int rc = ring_walk_desc(dev, &w, d.addr, d.len, d.flags);
+
+		if (rc)
+			return rc;
+	}
+	return ring_device_retaken(dev, &w, descs[n - 1].id, n, chain, max_segs);
+}
+
+void ring_device_packed_peek(
+	const struct ring_device *dev, uint16_t position, struct ring_packed_desc *out)
+{
+	const struct ring_desc *desc = ring_packed_desc(dev, position);
+	uint64_t rest = ring_load_relaxed(&desc->rest);
+
+	*out = (struct ring_packed_desc){
+		.addr = ring_load_relaxed(&desc->addr),
+		.len = (uint32_t)rest,
+		.id = (uint16_t)(rest >> 32),
+		.flags = (uint16_t)(rest >> 48),
+	};
+}
+
 static void ring_packed_used_emit(struct ring_device *dev, struct ring_fill *fill, uint32_t id,
 	uint32_t len, uint32_t positions)
 {

@@ -36,8 +36,12 @@ struct ring_mem_region {
 	uint64_t gpa;
 	uint64_t size;
 	uint8_t *hva;
-	/* One bit for each 4 KiB page from gpa on, set with an atomic OR; NULL: nobody asks. */
+	/*
+	 * One bit for each 4 KiB page from gpa on, the first of them bit dirty_bit (0 .. 63) of the
+	 * first word; set with an atomic OR; NULL: nobody asks.
+	 */
 	uint64_t *dirty;
+	uint8_t dirty_bit;
 	bool readonly;
 };
 
@@ -205,6 +209,33 @@ int ring_device_pop(struct ring_device *dev, struct ring_chain *chains, uint32_t
 /* Gives the last `n` popped chains back, as if never popped. chains are those last popped, in order
  * of popping. Not after any of them was pushed. */
 void ring_device_unpop(struct ring_device *dev, const struct ring_chain *chains, uint32_t n);
+
+/*
+ * For a device that takes over from one that died: requests its predecessor had popped and not
+ * pushed are taken again. Right after ring_device_state_set(), to positions that count them as
+ * popped, and before the first pop. Checked as by ring_device_pop(), with the same errors (which do
+ * not break the ring); -RING_ENOSPC: more than max_segs.
+ *
+ * Split: the driver's descriptors stay as they are until the buffer is used; the head names it.
+ * Packed: others may have been used in their place, so they must have been kept, n of them, in the
+ * order of the chain.
+ */
+struct ring_packed_desc {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t id;
+	uint16_t flags;
+};
+
+int ring_device_retake_split(struct ring_device *dev, uint16_t head, struct ring_chain *chain,
+	struct ring_seg *segs, uint32_t max_segs);
+int ring_device_retake_packed(struct ring_device *dev, const struct ring_packed_desc *descs,
+	uint32_t n, struct ring_chain *chain, struct ring_seg *segs, uint32_t max_segs);
+/* Split: the used index in shared memory, where a predecessor left it. */
+uint16_t ring_device_split_used(const struct ring_device *dev);
+/* Packed: the descriptor at a position (below size), as it lies there now. */
+void ring_device_packed_peek(
+	const struct ring_device *dev, uint16_t position, struct ring_packed_desc *out);
 
 /*
  * Completes n buffers, in any order; they become visible to the driver together, at the end. With

@@ -24,21 +24,13 @@ static struct ring_desc *ring_split_desc(const struct ring_device *dev, uint32_t
 	return (struct ring_desc *)dev->desc + i;
 }
 
-static int ring_split_walk(
-	struct ring_device *dev, struct ring_walk *w, uint32_t *id, uint32_t *ndesc)
+/* The chain that begins with descriptor `at`. */
+RING_INLINE int ring_split_walk_from(
+	struct ring_device *dev, struct ring_walk *w, uint32_t at, uint32_t *ndesc)
 {
 	const uint32_t size = dev->cfg.size;
-	uint32_t at, n;
+	uint32_t n;
 	int rc;
-
-	if (dev->avail == dev->avail_seen)
-		return 0;
-	at = ring_load_relaxed(ring_avail_entry(dev->driver, dev->avail & (size - 1)));
-	*id = at;
-	/* Only a hint: the entry is loaded again, and checked, when its turn comes. */
-	ring_prefetch(ring_split_desc(dev,
-		ring_load_relaxed(ring_avail_entry(dev->driver, (dev->avail + 1u) & (size - 1))) &
-			(size - 1)));
 
 	for (n = 1; n <= size; n++) {
 		uint64_t addr, rest;
@@ -59,6 +51,39 @@ static int ring_split_walk(
 		at = rest >> 48;
 	}
 	return -RING_ELOOP;
+}
+
+static int ring_split_walk(
+	struct ring_device *dev, struct ring_walk *w, uint32_t *id, uint32_t *ndesc)
+{
+	const uint32_t size = dev->cfg.size;
+
+	if (dev->avail == dev->avail_seen)
+		return 0;
+	*id = ring_load_relaxed(ring_avail_entry(dev->driver, dev->avail & (size - 1)));
+	/* Only a hint: the entry is loaded again, and checked, when its turn comes. */
+	ring_prefetch(ring_split_desc(dev,
+		ring_load_relaxed(ring_avail_entry(dev->driver, (dev->avail + 1u) & (size - 1))) &
+			(size - 1)));
+	return ring_split_walk_from(dev, w, *id, ndesc);
+}
+
+int ring_device_retake_split(struct ring_device *dev, uint16_t head, struct ring_chain *chain,
+	struct ring_seg *segs, uint32_t max_segs)
+{
+	struct ring_walk w = {.segs = segs, .room = max_segs};
+	uint32_t ndesc = 0;
+	int rc;
+
+	if (dev->cfg.layout != RING_SPLIT || head >= dev->cfg.size)
+		return -RING_EINVAL;
+	rc = ring_split_walk_from(dev, &w, head, &ndesc);
+	return rc < 0 ? rc : ring_device_retaken(dev, &w, head, ndesc, chain, max_segs);
+}
+
+uint16_t ring_device_split_used(const struct ring_device *dev)
+{
+	return ring_load_relaxed(ring_used_idx(dev->device));
 }
 
 static void ring_split_avail_advance(struct ring_device *dev, uint32_t ndesc)
