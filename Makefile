@@ -28,7 +28,7 @@ LDFLAGS    := $(SANFLAGS) -pthread
 LDLIBS     := -luring -laio -lcjson -lz -lzstd -lm
 
 FOLDERS    := ring blk netbridge backend vmm
-MAINS      := vmm/main.c backend/blkd_main.c
+MAINS      := vmm/main.c backend/blkd_main.c backend/bridge_main.c
 src         = $(filter-out $(MAINS),$(wildcard $(1)/*.c))
 obj         = $(patsubst %.c,$(B)/obj/%.o,$(1))
 LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
