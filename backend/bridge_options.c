@@ -58,7 +58,8 @@ static const char help[] =
 	"\n"
 	"Example:\n"
 	"  sluice-bridge --no-huge --port vhost-user=/run/a.sock,vlan=10 \\\n"
-	"                --port vhost-user=/run/b.sock,vlan=10 --port tap=tap0,trunk=10+20\n";
+	"                --port vhost-user=/run/b.sock,vlan=10 \\\n"
+	"                --port tap=tap0,trunk=10+20\n";
 
 int bridge_fail(int status, const char *fmt, ...)
 {
