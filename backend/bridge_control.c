@@ -146,11 +146,11 @@ static bool value_text(const struct cJSON *item, char text[VALUE_MAX])
 
 	*text = '\0';
 	if (cJSON_IsString(item) && strlen(item->valuestring) < VALUE_MAX)
-		strcpy(text, item->valuestring);
+		snprintf(text, VALUE_MAX, "%s", item->valuestring);
 	else if (cJSON_IsNumber(item))
 		snprintf(text, VALUE_MAX, "%.0f", item->valuedouble);
 	else if (cJSON_IsBool(item))
-		strcpy(text, cJSON_IsTrue(item) ? "on" : "off");
+		snprintf(text, VALUE_MAX, "%s", cJSON_IsTrue(item) ? "on" : "off");
 	else if (cJSON_IsArray(item))
 		cJSON_ArrayForEach(one, item)
 		{

@@ -54,7 +54,7 @@ static int set_target(struct bridge_spec *s, const char *key, const char *value,
 		strcmp(value, "echo"))
 		return bad(why, key, value, "use sink, source or echo");
 	s->kind = kind;
-	strcpy(s->target, value);
+	memcpy(s->target, value, strlen(value) + 1);
 	return 0;
 }
 
@@ -65,7 +65,7 @@ static int set_name(struct bridge_spec *s, const char *key, const char *value, c
 
 	if (value[n] || !n || n > NET_SWITCH_NAME_MAX)
 		return bad(why, key, value, "use 1 to 31 letters, digits, - _ and .");
-	strcpy(s->sw.name, value);
+	memcpy(s->sw.name, value, n + 1);
 	return 0;
 }
 
@@ -329,7 +329,7 @@ int bridge_spec_parse(struct bridge_spec *spec, const char *text, char why[BACKE
 		backend_why(why, "%.60s...: too long", text);
 		return -EINVAL;
 	}
-	strcpy(copy, text);
+	memcpy(copy, text, strlen(text) + 1);
 	if (!strncmp(copy, "dpdk,", 5)) {
 		rest = device_cut(spec, copy, why);
 		if (!rest)

@@ -15,7 +15,8 @@
 
 #include "tests/unit/test_blk_random.h"
 
-#define ARGS_MAX 16
+#define ARGS_MAX  16
+#define KILLS_MAX 12u
 
 static char socket_path[128], uri[256];
 
@@ -146,7 +147,8 @@ static void *killer_run(void *arg)
 {
 	struct killer *k = arg;
 
-	while (!atomic_load(&k->stop)) {
+	/* not forever: on a host with much to do nothing would get done */
+	while (!atomic_load(&k->stop) && k->kills < KILLS_MAX) {
 		usleep(20000);
 		nbdkit_stop(k->pid);
 		k->pid = nbdkit_start("file", k->path, NULL);
