@@ -28,7 +28,7 @@ LDFLAGS    := $(SANFLAGS) -pthread
 LDLIBS     := -luring -laio -lcjson -lz -lzstd -lm
 
 FOLDERS    := ring blk netbridge backend vmm
-MAINS      := vmm/main.c backend/blkd_main.c
+MAINS      := vmm/main.c backend/blkd_main.c backend/bridge_main.c
 src         = $(filter-out $(MAINS),$(wildcard $(1)/*.c))
 obj         = $(patsubst %.c,$(B)/obj/%.o,$(1))
 LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
@@ -38,7 +38,7 @@ PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-de
               spin git clang clang-format clang-tidy libclang-rt-14-dev linux-perf iproute2 \
               linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev zlib1g-dev libzstd-dev \
               qemu-system-x86 cpio kmod xz-utils e2fsprogs iperf3 socat curl debootstrap wrk dmsetup \
-              ethtool tcpdump perl libmicrohttpd-dev libnbd-dev nbdkit
+              ethtool tcpdump perl libmicrohttpd-dev libnbd-dev nbdkit dpdk-dev
 
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk
@@ -59,6 +59,12 @@ $(B)/sluice: $(call obj,vmm/main.c) $(LIBS)
 
 $(B)/sluice-blkd: $(call obj,backend/blkd_main.c) $(B)/libbackend.a $(B)/libnetbridge.a $(B)/libblk.a $(B)/libring.a
 	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd
+
+# The switch is what it is about: without it in netbridge/ there is nothing to build.
+BRIDGE     := $(if $(wildcard netbridge/switch*.c),$(B)/sluice-bridge)
+build: $(BRIDGE)
+$(B)/sluice-bridge: $(call obj,backend/bridge_main.c) $(B)/libbackend.a $(B)/libnetbridge.a $(B)/libblk.a $(B)/libring.a
+	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd $(shell pkg-config --libs libdpdk 2>/dev/null)
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -95,6 +101,7 @@ deps:
 install: build
 	install -D -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 755 $(B)/sluice-blkd $(DESTDIR)$(PREFIX)/bin/sluice-blkd
+	$(if $(BRIDGE),install -D -m 755 $(BRIDGE) $(DESTDIR)$(PREFIX)/bin/sluice-bridge)
 	install -D -m 755 $(B)/sluice-bench $(DESTDIR)$(PREFIX)/libexec/sluice/sluice-bench
 	install -D -m 644 build/perf/guest.elf $(DESTDIR)$(PREFIX)/libexec/sluice/guest.elf
 	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/sluice/README.md

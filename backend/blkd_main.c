@@ -4,8 +4,6 @@
  * the monitor; this file opens, waits for a signal, and closes.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,24 +40,6 @@ static void export_note(void *ctx, unsigned connection, const char *line)
 	fprintf(stderr, "sluice-blkd: %.100s: %s\n", export_name(ctx), line);
 }
 
-/* -EINVAL and the like: what was asked for cannot be; the host's own failures are others. */
-static int status_of(int err)
-{
-	switch (-err) {
-	case EINVAL:
-	case ENOENT:
-	case ENOTSUP:
-	case ENAMETOOLONG:
-	case EISDIR:
-	case ENOTDIR:
-	case EEXIST:
-	case EBADF:
-		return BLKD_USAGE;
-	default:
-		return BLKD_HOST;
-	}
-}
-
 static int export_open(struct blkd *b, const struct blkd_export_options *opts)
 {
 	struct blkd_export *e = &b->exports[b->nexports];
@@ -78,15 +58,15 @@ static int export_open(struct blkd *b, const struct blkd_export_options *opts)
 	e->io = b->io[b->nexports % b->opts->io_threads];
 	err = blk_open(&e->image, &opts->image, why);
 	if (err)
-		return blkd_fail(status_of(err), "--export %s", why);
+		return blkd_fail(program_status_of(err), "--export %s", why);
 	/* only now: whoever finds the socket finds the image claimed */
 	err = vhost_server_create(&e->server, &so, why);
 	if (err) {
 		blk_close(e->image);
-		return blkd_fail(status_of(err), "--export %s", why);
+		return blkd_fail(program_status_of(err), "--export %s", why);
 	}
 	b->nexports++;
-	return BLKD_OK;
+	return PROGRAM_OK;
 }
 
 /* Every accepted write is on disk afterwards. */
@@ -97,9 +77,10 @@ static int export_close(struct blkd_export *e)
 	vhost_server_destroy(e->server);
 	err = e->opts->image.readonly ? 0 : blk_sync(e->image);
 	if (err)
-		blkd_fail(BLKD_HOST, "%s: writes may be lost: %s", export_name(e), strerror(-err));
+		blkd_fail(
+			PROGRAM_HOST, "%s: writes may be lost: %s", export_name(e), strerror(-err));
 	blk_close(e->image);
-	return err ? BLKD_HOST : BLKD_OK;
+	return err ? PROGRAM_HOST : PROGRAM_OK;
 }
 
 /* ------------------------------------------------------------------ from start to end */
@@ -118,24 +99,9 @@ static int threads_start(struct blkd *b)
 
 		snprintf(name, sizeof(name), "io%u", i);
 		if (io_thread_create(&b->io[i], &o, why))
-			return blkd_fail(BLKD_HOST, "%s", why);
+			return blkd_fail(PROGRAM_HOST, "%s", why);
 	}
-	return BLKD_OK;
-}
-
-static int pidfile_write(const char *path)
-{
-	char text[24];
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	int n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-	bool written;
-
-	if (fd < 0)
-		return blkd_fail(BLKD_USAGE, "--pidfile %.100s: %s", path, strerror(errno));
-	written = write(fd, text, (size_t)n) == n;
-	close(fd);
-	return written ? BLKD_OK
-		       : blkd_fail(BLKD_HOST, "--pidfile %.100s: cannot be written", path);
+	return PROGRAM_OK;
 }
 
 static int blkd_open(struct blkd *b)
@@ -149,16 +115,21 @@ static int blkd_open(struct blkd *b)
 		int err = control_server_create(&b->control, b->opts->control, blkd_routes, b, why);
 
 		if (err)
-			status = blkd_fail(status_of(err), "--%s", why);
+			status = blkd_fail(program_status_of(err), "--%s", why);
 	}
-	if (!status && b->opts->pidfile)
-		status = pidfile_write(b->opts->pidfile);
+	if (!status && b->opts->pidfile) {
+		int err = program_pidfile_write(b->opts->pidfile);
+
+		if (err)
+			status = blkd_fail(program_status_of(err), "--pidfile %.100s: %s",
+				b->opts->pidfile, strerror(-err));
+	}
 	return status;
 }
 
 static int blkd_close(struct blkd *b)
 {
-	int status = BLKD_OK;
+	int status = PROGRAM_OK;
 
 	control_server_destroy(b->control);
 	while (b->nexports) {
@@ -173,17 +144,6 @@ static int blkd_close(struct blkd *b)
 	return status;
 }
 
-/* Blocked in every thread, waited for by this one. */
-static void signals_block(sigset_t *set)
-{
-	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-}
-
 int main(int argc, char **argv)
 {
 	static struct blkd_options opts; /* large */
@@ -193,7 +153,7 @@ int main(int argc, char **argv)
 	int number, closed, status = blkd_options_parse(&opts, argc, argv, &done);
 
 	if (!status && !done) {
-		signals_block(&set);
+		program_signals_block(&set);
 		b.opts = &opts;
 		status = blkd_open(&b);
 		if (!status) {

@@ -58,16 +58,11 @@ static const char help[] =
 
 int blkd_fail(int status, const char *fmt, ...)
 {
-	char text[512];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	program_vfail("sluice-blkd", status, fmt, ap);
 	va_end(ap);
-	for (char *c = text; *c; c++)
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
-			*c = '?';
-	fprintf(stderr, "sluice-blkd: %s\n", text);
 	return status;
 }
 
@@ -75,37 +70,24 @@ int blkd_fail(int status, const char *fmt, ...)
 
 static int bad(const char *key, const char *value, const char *use)
 {
-	return blkd_fail(BLKD_USAGE, "--export %s=%.60s: %s", key, value, use);
-}
-
-static bool number(const char *text, unsigned min, unsigned max, unsigned *out)
-{
-	unsigned long v;
-	char *end;
-
-	errno = 0;
-	v = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || errno || *end || v < min || v > max)
-		return false;
-	*out = (unsigned)v;
-	return true;
+	return blkd_fail(PROGRAM_USAGE, "--export %s=%.60s: %s", key, value, use);
 }
 
 static int number_set(
 	const char *option, const char *value, unsigned min, unsigned max, unsigned *out)
 {
-	if (number(value, min, max, out))
-		return BLKD_OK;
-	return blkd_fail(BLKD_USAGE, "%s %.40s: not a number in range; use %u to %u", option, value,
-		min, max);
+	if (program_number(value, min, max, out))
+		return PROGRAM_OK;
+	return blkd_fail(PROGRAM_USAGE, "%s %.40s: not a number in range; use %u to %u", option,
+		value, min, max);
 }
 
 static int key_number(const char *key, const char *value, unsigned min, unsigned max, unsigned *out)
 {
 	char use[64];
 
-	if (number(value, min, max, out))
-		return BLKD_OK;
+	if (program_number(value, min, max, out))
+		return PROGRAM_OK;
 	snprintf(use, sizeof(use), "use %u to %u", min, max);
 	return bad(key, value, use);
 }
@@ -117,7 +99,7 @@ static int key_word(const char *key, const char *value, const char *const *words
 	for (int i = 0; words[i]; i++) {
 		if (!strcmp(value, words[i])) {
 			*out = i;
-			return BLKD_OK;
+			return PROGRAM_OK;
 		}
 		snprintf(use + strlen(use), sizeof(use) - strlen(use), "%s%s",
 			i ? words[i + 1] ? ", " : " or " : "", words[i]);
@@ -131,7 +113,7 @@ static int set_socket(struct blkd_export_options *e, const char *k, const char *
 {
 	(void)k;
 	e->socket = v;
-	return BLKD_OK;
+	return PROGRAM_OK;
 }
 
 static int set_listen_fd(struct blkd_export_options *e, const char *k, const char *v)
@@ -156,7 +138,7 @@ static int set_path(struct blkd_export_options *e, const char *k, const char *v)
 {
 	(void)k;
 	e->image.path = v;
-	return BLKD_OK;
+	return PROGRAM_OK;
 }
 
 static int set_fd(struct blkd_export_options *e, const char *k, const char *v)
@@ -171,14 +153,14 @@ static int set_fd(struct blkd_export_options *e, const char *k, const char *v)
 static int set_format(struct blkd_export_options *e, const char *k, const char *v)
 {
 	return blk_format_parse(v, &e->image.format) ? bad(k, v, "use raw, qcow2 or auto")
-						     : BLKD_OK;
+						     : PROGRAM_OK;
 }
 
 static int set_engine(struct blkd_export_options *e, const char *k, const char *v)
 {
 	return blk_engine_parse(v, &e->image.engine)
 		       ? bad(k, v, "use io_uring, aio, threads or auto")
-		       : BLKD_OK;
+		       : PROGRAM_OK;
 }
 
 static int set_direct(struct blkd_export_options *e, const char *k, const char *v)
@@ -204,7 +186,7 @@ static int set_serial(struct blkd_export_options *e, const char *k, const char *
 	if (strlen(v) > SERIAL_MAX)
 		return bad(k, v, "use up to 20 characters");
 	e->serial = v;
-	return BLKD_OK;
+	return PROGRAM_OK;
 }
 
 static int set_queues(struct blkd_export_options *e, const char *k, const char *v)
@@ -214,9 +196,9 @@ static int set_queues(struct blkd_export_options *e, const char *k, const char *
 
 static int set_queue_size(struct blkd_export_options *e, const char *k, const char *v)
 {
-	if (!number(v, 2, 1024, &e->queue_size) || e->queue_size & (e->queue_size - 1))
+	if (!program_number(v, 2, 1024, &e->queue_size) || e->queue_size & (e->queue_size - 1))
 		return bad(k, v, "use a power of two from 2 to 1024");
-	return BLKD_OK;
+	return PROGRAM_OK;
 }
 
 static int set_ring(struct blkd_export_options *e, const char *k, const char *v)
@@ -239,9 +221,9 @@ static int set_fault(struct blkd_export_options *e, const char *k, const char *v
 
 	(void)k;
 	if (blk_fault_check(v, why))
-		return blkd_fail(BLKD_USAGE, "--export %s", why);
+		return blkd_fail(PROGRAM_USAGE, "--export %s", why);
 	e->image.fault = v;
-	return BLKD_OK;
+	return PROGRAM_OK;
 }
 
 static const struct {
@@ -267,43 +249,23 @@ static const struct {
 
 #define NKEYS (sizeof(keys) / sizeof(keys[0]))
 
-/* Ends the item at `s` (a doubled comma stands for one) and returns the start of the next, or NULL.
- */
-static char *item_cut(char *s)
-{
-	char *to = s;
-
-	for (; *s; s++) {
-		if (*s == ',') {
-			if (s[1] != ',') {
-				*to = '\0';
-				return s + 1;
-			}
-			s++;
-		}
-		*to++ = *s;
-	}
-	*to = '\0';
-	return NULL;
-}
-
 static int key_set(struct blkd_export_options *e, char *item, uint32_t *given)
 {
 	char *value = strchr(item, '=');
 
 	if (!value || !value[1])
-		return blkd_fail(BLKD_USAGE, "--export %.60s: write KEY=VALUE", item);
+		return blkd_fail(PROGRAM_USAGE, "--export %.60s: write KEY=VALUE", item);
 	*value++ = '\0';
 	for (size_t i = 0; i < NKEYS; i++) {
 		if (strcmp(item, keys[i].name) != 0)
 			continue;
 		if (*given & 1u << i)
 			return blkd_fail(
-				BLKD_USAGE, "--export %s: given twice; give it once", item);
+				PROGRAM_USAGE, "--export %s: given twice; give it once", item);
 		*given |= 1u << i;
 		return keys[i].set(e, item, value);
 	}
-	return blkd_fail(BLKD_USAGE,
+	return blkd_fail(PROGRAM_USAGE,
 		"--export %.40s: unknown key; use socket, listen-fd, mode, path, fd, format, "
 		"engine, direct, readonly, serial, queues, queue-size, ring, claim-wait or fault",
 		item);
@@ -312,15 +274,15 @@ static int key_set(struct blkd_export_options *e, char *item, uint32_t *given)
 static int export_check(const struct blkd_export_options *e, const char *text)
 {
 	if (!e->socket == (e->listen_fd < 0))
-		return blkd_fail(BLKD_USAGE,
+		return blkd_fail(PROGRAM_USAGE,
 			"--export %.80s: give socket=PATH or listen-fd=N, one of them", text);
 	if (!e->image.path == (e->image.fd < 0))
 		return blkd_fail(
-			BLKD_USAGE, "--export %.80s: give path=FILE or fd=N, one of them", text);
+			PROGRAM_USAGE, "--export %.80s: give path=FILE or fd=N, one of them", text);
 	if (e->listen_fd >= 0 && e->mode == VHOST_CONNECT)
-		return blkd_fail(BLKD_USAGE,
+		return blkd_fail(PROGRAM_USAGE,
 			"--export listen-fd=%d: mode=connect takes socket=PATH", e->listen_fd);
-	return BLKD_OK;
+	return PROGRAM_OK;
 }
 
 static int export_add(struct blkd_options *o, const char *text)
@@ -330,7 +292,7 @@ static int export_add(struct blkd_options *o, const char *text)
 	int status;
 
 	if (o->nexports == BLKD_EXPORTS_MAX)
-		return blkd_fail(BLKD_USAGE, "--export %.60s: at most %u are possible", text,
+		return blkd_fail(PROGRAM_USAGE, "--export %.60s: at most %u are possible", text,
 			BLKD_EXPORTS_MAX);
 	*e = (struct blkd_export_options){
 		.text = strdup(text),
@@ -341,10 +303,10 @@ static int export_add(struct blkd_options *o, const char *text)
 		.ring = SPLIT_RING_PACKED,
 	};
 	if (!e->text)
-		return blkd_fail(BLKD_HOST, "no memory");
+		return blkd_fail(PROGRAM_HOST, "no memory");
 	o->nexports++;
 	for (char *item = e->text, *next; item; item = next) {
-		next = item_cut(item);
+		next = program_item_cut(item);
 		status = key_set(e, item, &given);
 		if (status)
 			return status;
@@ -367,19 +329,16 @@ enum {
 	O_COUNT
 };
 
-static const struct {
-	const char *name;
-	bool has_value;
-} options[] = {
-	[O_EXPORT] = {"--export", true},
-	[O_IO_THREADS] = {"--io-threads", true},
-	[O_POLL_US] = {"--poll-us", true},
-	[O_NO_IO_URING] = {"--no-io-uring", false},
-	[O_CONTROL] = {"--control", true},
-	[O_PIDFILE] = {"--pidfile", true},
-	[O_VERSION] = {"--version", false},
-	[O_HELP] = {"--help", false},
-	[O_HELP_SHORT] = {"-h", false},
+static const struct program_option options[] = {
+	[O_EXPORT] = {"--export", true, true},
+	[O_IO_THREADS] = {"--io-threads", true, false},
+	[O_POLL_US] = {"--poll-us", true, false},
+	[O_NO_IO_URING] = {"--no-io-uring", false, false},
+	[O_CONTROL] = {"--control", true, false},
+	[O_PIDFILE] = {"--pidfile", true, false},
+	[O_VERSION] = {"--version", false, false},
+	[O_HELP] = {"--help", false, false},
+	[O_HELP_SHORT] = {"-h", false, false},
 };
 
 static int option_set(struct blkd_options *o, int option, const char *value, bool *done)
@@ -393,55 +352,22 @@ static int option_set(struct blkd_options *o, int option, const char *value, boo
 		return number_set("--poll-us", value, 0, 1000000, &o->poll_us);
 	case O_NO_IO_URING:
 		o->no_io_uring = true;
-		return BLKD_OK;
+		return PROGRAM_OK;
 	case O_CONTROL:
 		o->control = value;
-		return BLKD_OK;
+		return PROGRAM_OK;
 	case O_PIDFILE:
 		o->pidfile = value;
-		return BLKD_OK;
+		return PROGRAM_OK;
 	case O_VERSION:
 		puts("sluice-blkd " SLUICE_VERSION);
 		*done = true;
-		return BLKD_OK;
+		return PROGRAM_OK;
 	default:
 		fputs(help, stdout);
 		*done = true;
-		return BLKD_OK;
+		return PROGRAM_OK;
 	}
-}
-
-/* The option that arg names, up to its '='; -1: none. */
-static int option_find(const char *arg, size_t len)
-{
-	for (int i = 0; i < O_COUNT; i++)
-		if (strlen(options[i].name) == len && !strncmp(options[i].name, arg, len))
-			return i;
-	return -1;
-}
-
-static int option_take(struct blkd_options *o, char **argv, int *at, uint32_t *given, bool *done)
-{
-	const char *arg = argv[*at], *eq = strchr(arg, '=');
-	size_t len = eq ? (size_t)(eq - arg) : strlen(arg);
-	const char *value = eq ? eq + 1 : NULL;
-	int option = option_find(arg, len);
-
-	if (option < 0)
-		return blkd_fail(BLKD_USAGE,
-			"%.*s: unknown option; `sluice-blkd --help` lists them",
-			(int)(len < 60 ? len : 60), arg);
-	if (*given & 1u << option && option != O_EXPORT)
-		return blkd_fail(BLKD_USAGE, "%s: given twice; give it once", options[option].name);
-	*given |= 1u << option;
-	if (!options[option].has_value && eq)
-		return blkd_fail(BLKD_USAGE, "%s: takes no value", options[option].name);
-	if (options[option].has_value && !eq && argv[*at + 1])
-		value = argv[++*at];
-	if (options[option].has_value && (!value || !*value))
-		return blkd_fail(BLKD_USAGE, "%s: a value is missing; see `sluice-blkd --help`",
-			options[option].name);
-	return option_set(o, option, value, done);
 }
 
 int blkd_options_parse(struct blkd_options *o, int argc, char **argv, bool *done)
@@ -451,15 +377,19 @@ int blkd_options_parse(struct blkd_options *o, int argc, char **argv, bool *done
 	*o = (struct blkd_options){.io_threads = 1, .poll_us = POLL_US_DEFAULT};
 	*done = false;
 	for (int i = 1; i < argc && !*done; i++) {
-		int status = option_take(o, argv, &i, &given, done);
+		const char *value = NULL;
+		int option, status = program_option_take("sluice-blkd", options, O_COUNT, argv, &i,
+				    &given, &option, &value);
 
+		if (!status)
+			status = option_set(o, option, value, done);
 		if (status)
 			return status;
 	}
 	if (!*done && !o->nexports)
 		return blkd_fail(
-			BLKD_USAGE, "--export: missing; give --export socket=PATH,path=FILE");
-	return BLKD_OK;
+			PROGRAM_USAGE, "--export: missing; give --export socket=PATH,path=FILE");
+	return PROGRAM_OK;
 }
 
 void blkd_options_free(struct blkd_options *o)

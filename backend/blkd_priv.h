@@ -4,12 +4,10 @@
 #define BLKD_PRIV_H
 
 #include "backend/backend.h"
+#include "backend/program_priv.h"
 
 #define BLKD_EXPORTS_MAX    64u
 #define BLKD_IO_THREADS_MAX 16u
-
-/* Exit statuses. */
-enum { BLKD_OK = 0, BLKD_HOST = 1, BLKD_USAGE = 2 };
 
 struct blkd_export_options {
 	char *text; /* holds the strings */
@@ -31,8 +29,8 @@ struct blkd_options {
 	const char *pidfile;
 };
 
-/* BLKD_OK with *done: there is nothing more to do (help, version); else a status, and one line was
- * printed. */
+/* PROGRAM_OK with *done: there is nothing more to do (help, version); else a status, and one line
+ * was printed. */
 int blkd_options_parse(struct blkd_options *o, int argc, char **argv, bool *done);
 void blkd_options_free(struct blkd_options *o);
 

@@ -140,15 +140,24 @@ static int queue_addresses(
 	return 0;
 }
 
-/* A split ring's front-end tells one position; the other is where the driver sees it. */
+/*
+ * A split ring's front-end tells one position; the other is where the driver sees it. Without a
+ * record of what is in flight nothing is: what a back-end had taken when it died is taken again. A
+ * front-end that could not ask the dead for its position may tell any (DPDK's virtio_user: 0).
+ */
 static int queue_position(
 	const struct vhost_conn *c, const struct vhost_queue *vq, struct split_queue_config *cfg)
 {
+	int err;
+
 	cfg->state = vq->state;
 	cfg->restore = true;
 	if (packed(c) || vq->restore)
 		return 0;
-	return ring_mem_read(&c->mem, cfg->device_gpa + 2, &cfg->state.used, 2);
+	err = ring_mem_read(&c->mem, cfg->device_gpa + 2, &cfg->state.used, 2);
+	if (!cfg->inflight)
+		cfg->state.avail = cfg->state.used;
+	return err;
 }
 
 static void queue_inflight(
@@ -173,13 +182,12 @@ static int queue_start(struct vhost_conn *c, unsigned q)
 	};
 	int err;
 
+	queue_inflight(c, q, vq->num, &cfg);
 	err = queue_addresses(c, vq, &cfg);
 	if (!err)
 		err = queue_position(c, vq, &cfg);
-	if (!err) {
-		queue_inflight(c, q, vq->num, &cfg);
+	if (!err)
 		err = split_queue_start(c->dev, q, &cfg);
-	}
 	if (err) {
 		backend_why(c->why, "queue %u cannot be started: %s", q, strerror(-err));
 		return err;

@@ -26,7 +26,7 @@ enum blk_engine {
 	BLK_ENGINE_URING,
 	BLK_ENGINE_AIO,
 	BLK_ENGINE_THREADS,
-	BLK_ENGINE_NBD, /* of an image that is a URI; not a user's to choose */
+	BLK_ENGINE_NBD, /* of an image that is a URI, never of another; not a user's to choose */
 };
 enum blk_direct { BLK_DIRECT_AUTO, BLK_DIRECT_ON, BLK_DIRECT_OFF };
 enum blk_format { BLK_FORMAT_AUTO, BLK_FORMAT_RAW, BLK_FORMAT_QCOW2 };
@@ -45,7 +45,11 @@ struct blk_options {
 	/*
 	 * Instead of both: a disk served by the NBD protocol, "nbd://host:port/export",
 	 * "nbd+unix:///export?socket=PATH" (libnbd, loaded when first used). The claim is the
-	 * server's business. A lost connection is made again; requests meanwhile wait.
+	 * server's business. A lost connection is made again, for as long as it takes, and what
+	 * had no answer is asked again; requests meanwhile wait. (What a server had acknowledged
+	 * and not flushed when it died may be lost, as with a disk that loses power.) Opening
+	 * waits 10 s: -ETIMEDOUT, -ECONNREFUSED, -ENOENT, -EROFS: the export is read-only;
+	 * -ENOTSUP: it has no blocks of 512 bytes; -ELIBACC: no libnbd.
 	 */
 	const char *nbd;
 	/* -EBUSY is waited out up to so long: for the claim of a process that is about to die. */
@@ -137,6 +141,13 @@ struct blk_fault_counters {
 
 /* All 0 without faults. Any thread. */
 void blk_fault_counters_get(const struct blk_image *image, struct blk_fault_counters *out);
+
+/*
+ * The image's user is about to go: requests that wait for a server which is gone, or gives no
+ * answer for 5 s, end with -EIO from now on, so that channels can be closed. No effect on files.
+ * Any thread, never blocks.
+ */
+void blk_abandon(struct blk_image *image);
 
 /* Data and metadata to stable storage, synchronously (for shutdown). Blocks. */
 int blk_sync(struct blk_image *image);

@@ -44,6 +44,7 @@ struct blk_image {
 	bool sqpoll;
 	bool registered_memory;
 	struct blk_fault *fault; /* NULL: none */
+	struct blk_nbd *nbd;     /* served by another; fd is -1 then. NULL: no */
 	struct qcow2 *qcow2;     /* NULL: raw */
 	bool guard_first;        /* raw because it did not look like anything else */
 	struct blk_info info;    /* note and engine are guarded by lock, the rest does not change */
@@ -147,7 +148,7 @@ struct blk_channel {
 };
 
 extern const struct blk_engine_ops blk_engine_uring, blk_engine_aio, blk_engine_threads;
-extern const struct blk_engine_ops blk_engine_fault;
+extern const struct blk_engine_ops blk_engine_fault, blk_engine_nbd;
 
 /* A counter with one writer, read by others. */
 static inline void blk_count(_Atomic uint64_t *counter, uint64_t n)
@@ -257,6 +258,38 @@ unsigned blk_channel_go_on(struct blk_channel *ch);
 /* A channel with defaults that leaves the image's fault layer out: the one that layer uses. */
 int blk_channel_open_below(
 	struct blk_channel **out, struct blk_image *image, char why[BLK_WHY_MAX]);
+
+/* relay.c */
+/* A thread that does the requests of many channels: they put them into its inbox and wake it. */
+struct blk_relay {
+	pthread_mutex_t lock;
+	struct blk_queue inbox; /* under lock */
+	int event_fd;           /* the thread waits for it */
+};
+
+int blk_relay_open(struct blk_relay *relay);
+void blk_relay_close(struct blk_relay *relay);
+void blk_relay_wake(struct blk_relay *relay);  /* any thread */
+void blk_relay_woken(struct blk_relay *relay); /* its thread: takes the signal off */
+/* Its thread, with the lock held: a request with its result goes back to its channel. */
+void blk_relay_deliver(struct blk_relay *relay, struct blk_request *req);
+/* An engine's functions for such channels. */
+int blk_relay_attach(struct blk_channel *ch, struct blk_relay *relay, char *why);
+void blk_relay_detach(struct blk_channel *ch);
+bool blk_relay_start(struct blk_channel *ch, struct blk_request *req);
+void blk_relay_commit(struct blk_channel *ch);
+void blk_relay_reap(struct blk_channel *ch);
+void blk_relay_nudge(struct blk_channel *ch);
+int blk_relay_fd(const struct blk_channel *ch);
+
+/* nbd.c */
+struct blk_nbd;
+/* Connects and fills image->info. Blocks, 10 s at most (beside the resolver's time). */
+int blk_nbd_open(struct blk_image *image, const struct blk_options *opts, char *why);
+/* Every channel is closed. */
+void blk_nbd_close(struct blk_nbd *nbd);
+void blk_nbd_abandon(struct blk_nbd *nbd);
+int blk_nbd_sync(struct blk_image *image);
 
 /* fault.c */
 struct blk_fault;

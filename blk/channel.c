@@ -18,6 +18,7 @@ static const struct blk_engine_ops *const channel_engines[] = {
 	[BLK_ENGINE_URING] = &blk_engine_uring,
 	[BLK_ENGINE_AIO] = &blk_engine_aio,
 	[BLK_ENGINE_THREADS] = &blk_engine_threads,
+	[BLK_ENGINE_NBD] = &blk_engine_nbd,
 };
 
 static int channel_open_engine(
@@ -33,7 +34,7 @@ static int channel_open_engine(
 	ch->ops = channel_engines[engine];
 	rc = ch->ops->open(ch, opts, why);
 	/* A limit was reached since the image was opened; threads ask for the least. */
-	if (rc && ch->image->engine_auto && engine != BLK_ENGINE_THREADS) {
+	if (rc && ch->image->engine_auto && engine != BLK_ENGINE_THREADS && !ch->image->nbd) {
 		blk_image_note(
 			ch->image, "%s: %s: using threads", blk_engine_name(engine), strerror(-rc));
 		blk_image_engine_set(ch->image, BLK_ENGINE_THREADS);

@@ -4,8 +4,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "blk/fault_priv.h"
 
@@ -180,13 +178,11 @@ static int fault_memory_get(struct blk_fault *f)
 
 static void fault_free(struct blk_fault *f)
 {
-	if (f->event_fd >= 0)
-		close(f->event_fd);
+	blk_relay_close(&f->relay);
 	fault_cache_close(&f->cache);
 	free(f->order);
 	free(f->runs);
 	pthread_cond_destroy(&f->cond);
-	pthread_mutex_destroy(&f->lock);
 	free(f);
 }
 
@@ -205,13 +201,13 @@ static int fault_thread_start(struct blk_fault *f, char *why)
 		blk_why(why, "%s: no thread for fault=: %s", f->image->name, strerror(-rc));
 		return rc;
 	}
-	pthread_mutex_lock(&f->lock);
+	pthread_mutex_lock(&f->relay.lock);
 	while (!f->ready)
-		pthread_cond_wait(&f->cond, &f->lock);
+		pthread_cond_wait(&f->cond, &f->relay.lock);
 	rc = f->ready_result;
 	if (rc)
 		blk_why(why, "%s", f->ready_why);
-	pthread_mutex_unlock(&f->lock);
+	pthread_mutex_unlock(&f->relay.lock);
 	if (rc)
 		pthread_join(f->thread, NULL);
 	return rc;
@@ -227,10 +223,10 @@ int blk_fault_open(struct blk_image *image, const char *text, char *why)
 		return -ENOMEM;
 	}
 	f->image = image;
-	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->cond, NULL);
-	f->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	rc = f->event_fd < 0 ? -errno : fault_spec_parse(&f->spec, text, why);
+	rc = blk_relay_open(&f->relay);
+	if (!rc)
+		rc = fault_spec_parse(&f->spec, text, why);
 	if (rc)
 		goto fail;
 	/* Never 0, and unlike for seeds that are close to each other. */
@@ -253,33 +249,29 @@ fail:
 
 void blk_fault_close(struct blk_fault *f)
 {
-	const uint64_t one = 1;
 
 	if (!f)
 		return;
-	pthread_mutex_lock(&f->lock);
+	pthread_mutex_lock(&f->relay.lock);
 	f->stop = true;
-	pthread_mutex_unlock(&f->lock);
-	while (write(f->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	pthread_mutex_unlock(&f->relay.lock);
+	blk_relay_wake(&f->relay);
 	pthread_join(f->thread, NULL);
 	fault_free(f);
 }
 
 int blk_fault_sync(struct blk_fault *f)
 {
-	const uint64_t one = 1;
 	unsigned ticket;
 	int rc;
 
-	pthread_mutex_lock(&f->lock);
+	pthread_mutex_lock(&f->relay.lock);
 	ticket = ++f->sync_asked;
-	while (write(f->event_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	blk_relay_wake(&f->relay);
 	while ((int)(f->synced - ticket) < 0)
-		pthread_cond_wait(&f->cond, &f->lock);
+		pthread_cond_wait(&f->cond, &f->relay.lock);
 	rc = f->sync_result;
-	pthread_mutex_unlock(&f->lock);
+	pthread_mutex_unlock(&f->relay.lock);
 	return rc;
 }
 
@@ -290,7 +282,7 @@ void blk_fault_counters_get(const struct blk_image *image, struct blk_fault_coun
 	memset(out, 0, sizeof(*out));
 	if (!f)
 		return;
-	pthread_mutex_lock(&f->lock);
+	pthread_mutex_lock(&f->relay.lock);
 	*out = f->sum;
-	pthread_mutex_unlock(&f->lock);
+	pthread_mutex_unlock(&f->relay.lock);
 }

@@ -91,21 +91,12 @@ struct fault_run {
 	uint32_t first, count; /* in order[] */
 };
 
-/* A channel's side. */
-struct fault_front {
-	struct blk_fault *fault;
-	struct blk_queue batch;    /* channel's thread */
-	struct blk_queue finished; /* under the lock of the image's layer */
-	int event_fd;
-};
-
 struct blk_fault {
 	struct blk_image *image;
 	struct fault_spec spec; /* enospc_left is the thread's */
 	pthread_t thread;
-	pthread_mutex_t lock;
+	struct blk_relay relay; /* its lock is the layer's: */
 	pthread_cond_t cond;
-	struct blk_queue inbox;        /* under lock */
 	bool stop;                     /* under lock */
 	bool ready;                    /* under lock: the thread has a channel, or why not */
 	int ready_result;              /* under lock */
@@ -113,7 +104,6 @@ struct blk_fault {
 	int sync_result;               /* under lock */
 	char ready_why[BLK_WHY_MAX];   /* under lock */
 	struct blk_fault_counters sum; /* under lock: a copy for readers */
-	int event_fd;
 
 	/* the thread's */
 	struct blk_channel *below;

@@ -22,6 +22,7 @@ static const char *const image_engine_names[] = {
 	[BLK_ENGINE_URING] = "io_uring",
 	[BLK_ENGINE_AIO] = "aio",
 	[BLK_ENGINE_THREADS] = "threads",
+	[BLK_ENGINE_NBD] = "nbd",
 };
 
 const char *blk_engine_name(enum blk_engine engine)
@@ -33,7 +34,8 @@ const char *blk_engine_name(enum blk_engine engine)
 
 int blk_engine_parse(const char *name, enum blk_engine *out)
 {
-	for (unsigned i = 0; i < sizeof(image_engine_names) / sizeof(image_engine_names[0]); i++) {
+	/* the last one is not a user's choice */
+	for (unsigned i = 0; i < BLK_ENGINE_NBD; i++) {
 		if (strcmp(name, image_engine_names[i]) == 0) {
 			*out = (enum blk_engine)i;
 			return 0;
@@ -233,6 +235,8 @@ static int image_prepare(struct blk_image *image, const struct blk_options *opts
 {
 	int rc;
 
+	if (opts->nbd)
+		return blk_nbd_open(image, opts, why);
 	rc = opts->path ? image_open_path(image, opts->path, why) : image_check_fd(image, why);
 	if (rc)
 		return rc;
@@ -263,6 +267,7 @@ static int image_prepare(struct blk_image *image, const struct blk_options *opts
 int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BLK_WHY_MAX])
 {
 	struct blk_image *image = calloc(1, sizeof(*image));
+	bool given = !opts->path && !opts->nbd;
 	int rc, flags = -1;
 
 	if (!image) {
@@ -270,17 +275,18 @@ int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BL
 		return -ENOMEM;
 	}
 	pthread_mutex_init(&image->lock, NULL);
-	image->fd = opts->path ? -1 : opts->fd;
+	image->fd = given ? opts->fd : -1;
 	image->fd_buffered = -1;
 	image->info.readonly = opts->readonly;
 	image->engine_auto = opts->engine == BLK_ENGINE_AUTO;
 	image->sqpoll = opts->sqpoll;
 	image->registered_memory = opts->registered_memory;
-	if (opts->path)
-		snprintf(image->name, sizeof(image->name), "%s", opts->path);
-	else
+	if (given)
 		snprintf(image->name, sizeof(image->name), "fd %d", opts->fd);
-	if (!opts->path)
+	else
+		snprintf(
+			image->name, sizeof(image->name), "%s", opts->nbd ? opts->nbd : opts->path);
+	if (given)
 		flags = fcntl(opts->fd, F_GETFL);
 	rc = image_prepare(image, opts, why);
 	if (!rc && opts->fault)
@@ -289,7 +295,7 @@ int blk_open(struct blk_image **out, const struct blk_options *opts, char why[BL
 		*out = image;
 		return 0;
 	}
-	if (!opts->path && flags >= 0) {
+	if (given && flags >= 0) {
 		/* The caller keeps it, as it was. */
 		if (image->claimed)
 			blk_claim_release(image->fd);
@@ -306,6 +312,7 @@ void blk_close(struct blk_image *image)
 		return;
 	blk_fault_close(image->fault);
 	blk_qcow2_close(image);
+	blk_nbd_close(image->nbd);
 	if (image->fd_buffered >= 0)
 		close(image->fd_buffered);
 	if (image->fd >= 0)
@@ -331,8 +338,16 @@ int blk_sync(struct blk_image *image)
 		rc = blk_qcow2_sync(image);
 	if (rc)
 		return rc;
+	if (image->nbd)
+		return image->info.readonly ? 0 : blk_nbd_sync(image);
 	do
 		rc = fsync(image->fd);
 	while (rc < 0 && errno == EINTR);
 	return rc < 0 ? -errno : 0;
+}
+
+void blk_abandon(struct blk_image *image)
+{
+	if (image->nbd)
+		blk_nbd_abandon(image->nbd);
 }

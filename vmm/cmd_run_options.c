@@ -47,6 +47,8 @@ static const char help[] =
 	"\n"
 	"Keys of --disk (a comma inside a value is written ,,):\n"
 	"  path=FILE            an image or a block device; or fd=N, open already\n"
+	"  nbd=URI              or a disk of an NBD server: nbd://HOST[:PORT][/EXPORT],\n"
+	"                       nbd+unix:///[EXPORT]?socket=PATH\n"
 	"  format=FORMAT        raw, qcow2 or auto: by how the image begins (auto)\n"
 	"  model=MODEL          virtio-blk or ide (virtio-blk)\n"
 	"  engine=ENGINE        io_uring, aio, threads or auto (auto)\n"

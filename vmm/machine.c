@@ -129,6 +129,7 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 	struct blk_options opts = {
 		.path = cfg->path,
 		.fd = cfg->path ? -1 : cfg->fd,
+		.nbd = cfg->nbd,
 		.readonly = cfg->readonly,
 		.direct = cfg->direct,
 		.engine = cfg->engine,
@@ -144,8 +145,8 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 	model = machine_model_find("disk", cfg->model, "virtio-blk", why);
 	if (!model)
 		return -EINVAL;
-	if (!cfg->path && cfg->fd < 0)
-		return why_set(why, -EINVAL, "--disk: path=FILE or fd=N is needed");
+	if (!cfg->path && cfg->fd < 0 && !cfg->nbd)
+		return why_set(why, -EINVAL, "--disk: path=FILE, fd=N or nbd=URI is needed");
 	if (cfg->serial && strlen(cfg->serial) > 20)
 		return why_set(why, -EINVAL, "--disk serial=%.60s: longer than 20 characters",
 			cfg->serial);
@@ -153,7 +154,8 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 	snprintf(args.name, sizeof(args.name), "disk%u", i);
 	rc = blk_open(&unit->image, &opts, why);
 	if (rc)
-		return why_option(why, rc, "--disk", "path", cfg->path);
+		return why_option(why, rc, "--disk", cfg->nbd ? "nbd" : "path",
+			cfg->nbd ? cfg->nbd : cfg->path);
 	args.image = unit->image;
 	unit->model = model;
 	m->nunits++;

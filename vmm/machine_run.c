@@ -174,12 +174,21 @@ void machine_devices_resume(struct machine *m)
 			d->ops->resume(d);
 }
 
+/* No guest waits for them any more: a server that is gone shall not keep the monitor. */
+static void machine_images_abandon(struct machine *m)
+{
+	for (unsigned i = 0; i < m->nunits; i++)
+		if (m->units[i].image)
+			blk_abandon(m->units[i].image);
+}
+
 void machine_finish(struct machine *m)
 {
 	if (m->finished)
 		return;
 	machine_threads_join(m);
 	m->pausing = false;
+	machine_images_abandon(m);
 	machine_devices_quiesce(m);
 	for (unsigned i = 0; i < m->nunits; i++) {
 		struct blk_info info;

@@ -11,6 +11,7 @@
 #define DISK_OPTIONS                                                                               \
 	{"path", "FILE", "the image: a raw or qcow2 file, or a block device"},                     \
 		{"fd", "N", "an open descriptor instead of a path"},                               \
+		{"nbd", "URI", "a disk of an NBD server: nbd://HOST/EXPORT, nbd+unix://..."},      \
 		{"model", "virtio-blk|ide", "the device the guest sees (virtio-blk)"},             \
 		{"engine", "io_uring|aio|threads|auto", "how the host does the I/O (auto)"},       \
 		{"format", "raw|qcow2|auto", "of the image (auto: by how it begins)"},             \

@@ -421,6 +421,8 @@ static int disk_key(struct disk_config *cfg, struct pairs *p, const struct pair 
 		return string_get(pair, &cfg->path);
 	if (!strcmp(key, "fd"))
 		return fd_get(p, pair, &cfg->fd);
+	if (!strcmp(key, "nbd"))
+		return string_get(pair, &cfg->nbd);
 	if (!strcmp(key, "model"))
 		return string_get(pair, &cfg->model);
 	if (!strcmp(key, "engine"))
@@ -445,6 +447,7 @@ static int disk_key(struct disk_config *cfg, struct pairs *p, const struct pair 
 static void disk_config_clear(struct disk_config *cfg)
 {
 	free((char *)cfg->path);
+	free((char *)cfg->nbd);
 	free((char *)cfg->model);
 	free((char *)cfg->serial);
 	free((char *)cfg->fault);
@@ -453,9 +456,12 @@ static void disk_config_clear(struct disk_config *cfg)
 
 static int disk_config_check(const struct disk_config *cfg, struct pairs *p)
 {
-	if (!cfg->path && cfg->fd < 0)
-		return complain(p, "%.*s: no image; add path=FILE or fd=N", VALUE_SHOWN,
+	if (!cfg->path && cfg->fd < 0 && !cfg->nbd)
+		return complain(p, "%.*s: no image; add path=FILE, fd=N or nbd=URI", VALUE_SHOWN,
 			p->n ? p->list[0].key : "");
+	if (cfg->nbd && (cfg->path || cfg->fd >= 0))
+		return complain(p, "nbd=%.*s: path= or fd= is given too; use one of them",
+			VALUE_SHOWN, cfg->nbd);
 	if (cfg->path && cfg->fd >= 0)
 		return complain(p, "fd=%d: path= is given too; use one of them", cfg->fd);
 	return 0;

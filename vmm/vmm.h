@@ -31,8 +31,9 @@
 enum vmm_choice { VMM_DEFAULT, VMM_ON, VMM_OFF };
 
 struct disk_config {
-	const char *path;  /* or fd */
+	const char *path;  /* or fd, or nbd */
 	int fd;            /* -1: none */
+	const char *nbd;   /* URI */
 	const char *model; /* "virtio-blk" (default), "ide" */
 	enum blk_engine engine;
 	enum blk_direct direct;

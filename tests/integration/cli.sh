@@ -93,7 +93,7 @@ bad "balloon and pinned memory" 2 "--balloon: not with --disk registered=on" "${
 bad "balloon key that is unknown" 2 "--balloon colour: unknown key; use size" "${run[@]}" --balloon colour=red
 bad "balloon as a disk" 2 "model=virtio-balloon: that is no disk model; use --balloon" "${run[@]}" --disk "path=$image,model=virtio-balloon"
 
-bad "disk without an image" 2 "--disk model: no image; add path=FILE or fd=N" "${run[@]}" --disk model=ide
+bad "disk without an image" 2 "--disk model: no image; add path=FILE, fd=N or nbd=URI" "${run[@]}" --disk model=ide
 bad "disk that is missing" 2 "--disk path=$TMP/none: no such file" "${run[@]}" --disk "path=$TMP/none"
 bad "disk that is a directory" 2 "--disk path=$TMP: is a directory" "${run[@]}" --disk "path=$TMP"
 bad "disk that is short" 2 "--disk path=$TMP/short.img: .*512" "${run[@]}" --disk "path=$TMP/short.img"
@@ -103,7 +103,7 @@ bad "disk in use twice" 1 "--disk path=$image: in use" "${run[@]}" --disk "path=
 bad "unknown model" 2 "model=floppy: unknown model; use one of virtio-blk, ide" "${run[@]}" --disk "path=$image,model=floppy"
 bad "a network model for a disk" 2 "model=e1000: .*use it with --net" "${run[@]}" --disk "path=$image,model=e1000"
 bad "unknown engine" 2 "engine=foo: unknown engine; use io_uring, aio, threads or auto" "${run[@]}" --disk "path=$image,engine=foo"
-bad "unknown key" 2 "colour: unknown key; use path, fd, model" "${run[@]}" --disk "path=$image,colour=red"
+bad "unknown key" 2 "colour: unknown key; use path, fd, nbd, model" "${run[@]}" --disk "path=$image,colour=red"
 bad "key of another model" 2 "ring=packed: model ide has no such option" "${run[@]}" --disk "path=$image,model=ide,ring=packed"
 bad "key twice" 2 "path=: given twice" "${run[@]}" --disk "path=$image,path=$image"
 bad "key without a value" 2 "ring=: a value is missing; use split.packed" "${run[@]}" --disk "path=$image,ring="

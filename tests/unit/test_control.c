@@ -152,8 +152,7 @@ static void test_answers(void)
 	CU_ASSERT_EQUAL(ask("GET", "/metrics", NULL), 200);
 	CU_ASSERT_PTR_NOT_NULL(strstr(reply, "Content-Type: text/plain; version=0.0.4"));
 	p = strstr(reply, "metric{n=\"19999\"} 19999\n");
-	CU_ASSERT_PTR_NOT_NULL_FATAL(p);
-	CU_ASSERT_STRING_EQUAL(p, "metric{n=\"19999\"} 19999\n");
+	CU_ASSERT_TRUE(p && !strcmp(p, "metric{n=\"19999\"} 19999\n"));
 	control_server_destroy(s);
 	CU_ASSERT_EQUAL(stat(path, &st), -1);
 }
