@@ -272,21 +272,23 @@ struct split_queue_config {
 struct split_device;
 
 /*
- * For a kind whose queues another process serves: split_queue_start() and so on end here instead of
- * at a ring. All (io), and none waits for the other process: what cannot be said now is said when
- * it is there.
+ * For a kind whose queues another process serves: starting and stopping ends here instead of at a
+ * ring. d->queues[q].ring is initialised, its areas checked, and its positions are those to start
+ * from, or where the other process has stopped. All (io), and none waits for the other process:
+ * what cannot be said now is said when it is there.
  */
 struct split_remote_ops {
-	int (*queue_start)(
-		struct split_device *d, unsigned q, const struct split_queue_config *cfg);
-	/* Begins to stop all queues; ops->inflight() is 0 once they have and positions are known.
-	 */
-	void (*stop)(struct split_device *d);
-	void (*queue_state)(struct split_device *d, unsigned q, struct ring_device_state *out);
+	/* Is this queue served in this process after all? */
+	bool (*here)(struct split_device *d, unsigned q);
+	int (*queue_start)(struct split_device *d, unsigned q, int doorbell_fd);
+	/* Begins to stop the queue; ops->inflight() is 0 once all have and positions are known. */
+	void (*queue_stop)(struct split_device *d, unsigned q);
 	/* signal.queue_fd() has changed its answer */
 	void (*signal_changed)(struct split_device *d);
 	/* a doorbell that did not come by eventfd */
 	void (*doorbell)(struct split_device *d);
+	/* What the other process has written goes into the dirty bitmaps of d->mem. */
+	void (*dirty_sync)(struct split_device *d);
 };
 
 /*
@@ -330,6 +332,7 @@ struct split_queue {
 	bool pushed;               /* something to signal at batch_end */
 	bool disabled;             /* as split_queue_enable() says */
 	struct inflight *inflight; /* NULL: not recorded */
+	bool remote;               /* another process serves it */
 	bool passive; /* waits for something else than the driver: sleep without asking for
 			 doorbells */
 };
@@ -359,6 +362,7 @@ struct split_device {
 	struct split_control *controls;
 	struct io_work doorbell_work;
 	_Atomic uint32_t doorbells_posted;
+	struct io_work signal_work;
 };
 
 /*
@@ -406,6 +410,10 @@ void split_doorbell(struct split_device *d, unsigned q);
 
 /* signal.queue_fd() answers anew. Any thread, never blocks. */
 void split_signal_changed(struct split_device *d);
+
+/* What was written so far on this device's behalf is in the dirty bitmaps of its memory. Waits for
+ * the I/O thread. */
+void split_dirty_sync(struct split_device *d);
 
 /* Quiesces, closes what the device opened (not the image or port). Not from the I/O thread. */
 void split_destroy(struct split_device *d);
@@ -641,11 +649,11 @@ struct split_vhost_memory {
 struct split_vhost_options {
 	uint32_t virtio_id; /* VIRTIO_ID_BLOCK, VIRTIO_ID_NET, VIRTIO_ID_FS */
 	const char *path;   /* the socket; copied */
-	int fd;             /* a connected socket instead (it cannot be reconnected); -1 */
+	int fd;             /* a connected socket instead, taken over; -1 */
 	enum vhost_socket_mode mode;
 	uint32_t wait_ms;      /* for the first connection; 0: 10,000 */
 	uint32_t reconnect_ms; /* between tries; 0: 500 */
-	bool no_reconnect;     /* a lost back-end breaks the device */
+	bool no_reconnect;     /* a lost back-end breaks the device; so with fd */
 	struct split_vhost_memory memory;
 	unsigned queues;     /* block, fs: request queues; net: pairs */
 	uint32_t queue_size; /* 0: the kind's default */
@@ -672,6 +680,7 @@ struct split_vhost_info {
 	bool connected;
 	uint64_t connections; /* so far */
 	uint64_t resubmitted; /* requests given again to a back-end without inflight region */
+	uint64_t breaches;    /* connections closed for a breach of the protocol */
 	bool inflight;        /* the back-end keeps one */
 };
 void split_vhost_info_get(struct split_device *d, struct split_vhost_info *out); /* any thread */

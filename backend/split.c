@@ -120,6 +120,8 @@ static bool split_sleep(struct io_poller *p)
 	for (unsigned i = 0; i < d->nqueues; i++) {
 		struct split_queue *q = &d->queues[i];
 
+		if (q->remote)
+			continue;
 		if (split_queue_live(q) && !q->passive && ring_device_doorbell_on(&q->ring))
 			return true;
 		if (q->inflight && split_queue_live(q) && inflight_waiting(q->inflight))
@@ -133,7 +135,7 @@ static void split_wake(struct io_poller *p)
 	struct split_device *d = SPLIT_DEVICE(p);
 
 	for (unsigned i = 0; i < d->nqueues; i++)
-		if (split_queue_live(&d->queues[i]))
+		if (split_queue_live(&d->queues[i]) && !d->queues[i].remote)
 			ring_device_doorbell_off(&d->queues[i].ring);
 }
 
@@ -181,6 +183,8 @@ static void split_doorbell_run(struct io_work *work)
 
 	counter_add(&d->counters.doorbells,
 		atomic_exchange_explicit(&d->doorbells_posted, 0, memory_order_relaxed));
+	if (d->ops->remote)
+		d->ops->remote->doorbell(d);
 }
 
 void split_doorbell(struct split_device *d, unsigned q)
@@ -189,6 +193,20 @@ void split_doorbell(struct split_device *d, unsigned q)
 		return;
 	atomic_fetch_add_explicit(&d->doorbells_posted, 1, memory_order_relaxed);
 	io_thread_post(d->io, &d->doorbell_work);
+}
+
+static void split_signal_run(struct io_work *work)
+{
+	struct split_device *d =
+		(struct split_device *)((char *)work - offsetof(struct split_device, signal_work));
+
+	d->ops->remote->signal_changed(d);
+}
+
+void split_signal_changed(struct split_device *d)
+{
+	if (d->ops->remote)
+		io_thread_post(d->io, &d->signal_work);
 }
 
 /* ------------------------------------------------------------------ features and queues */
@@ -318,6 +336,12 @@ static void split_queue_start_io(void *ctx)
 	d->dirty_log = split_dirty_logged(d->mem);
 	q->pushed = false;
 	q->passive = false;
+	q->remote = d->ops->remote && !d->ops->remote->here(d, c->q);
+	if (q->remote) {
+		c->err = d->ops->remote->queue_start(d, c->q, c->cfg->doorbell_fd);
+		q->running = !c->err;
+		return;
+	}
 	q->disabled = c->cfg->disabled;
 	q->doorbell = (struct io_watch){
 		.fd = c->cfg->doorbell_fd, .drain = true, .ready = split_doorbell_ready};
@@ -410,6 +434,19 @@ void split_load(struct split_device *d, struct state_reader *r)
 	io_thread_call(d->io, split_load_io, &c);
 }
 
+static void split_dirty_io(void *ctx)
+{
+	struct split_device *d = ctx;
+
+	d->ops->remote->dirty_sync(d);
+}
+
+void split_dirty_sync(struct split_device *d)
+{
+	if (d->ops->remote)
+		io_thread_call(d->io, split_dirty_io, d);
+}
+
 /* ------------------------------------------------------------------ quiesce and reset */
 
 struct split_control {
@@ -429,9 +466,13 @@ static void split_stop(struct split_device *d)
 
 		if (!q->running)
 			continue;
+		q->running = false;
+		if (q->remote) {
+			d->ops->remote->queue_stop(d, i);
+			continue;
+		}
 		if (d->ops->queue_stop)
 			d->ops->queue_stop(d, i);
-		q->running = false;
 		io_watch_remove(d->io, &q->doorbell);
 	}
 }
@@ -548,6 +589,7 @@ int split_init(struct split_device *d, char why[BACKEND_WHY_MAX])
 		d->queues[i].index = i;
 	}
 	d->doorbell_work.run = split_doorbell_run;
+	d->signal_work.run = split_signal_run;
 	d->poller = (struct io_poller){.poll = split_poll,
 		.sleep = split_sleep,
 		.wake = split_wake,

@@ -168,13 +168,22 @@ static void vnet_config_write(
 
 /* ------------------------------------------------------------------ queues */
 
-/* 5.1.2: receive and transmit queues in pairs, then the control queue: after all pairs there could
- * be with MQ, after the first without. */
-static struct split_queue *vnet_ctrl_queue(const struct vnet *v)
+static int vnet_pairs_set(struct split_device *d, unsigned pairs)
 {
-	if (!split_has(&v->common, VIRTIO_NET_F_CTRL_VQ))
-		return NULL;
-	return &v->common.queues[split_has(&v->common, VIRTIO_NET_F_MQ) ? 2 * v->pairs : 2];
+	return vnet_active_set((struct vnet *)d, pairs);
+}
+
+static unsigned vnet_ctrl(struct vnet *v)
+{
+	const struct vnet_ctrl c = {
+		.device = &v->common,
+		.index = (unsigned)vnet_ctrl_index(&v->common, v->pairs),
+		.pairs = v->pairs,
+		.pairs_set = vnet_pairs_set,
+	};
+
+	return c.index < v->common.nqueues && v->common.queues[c.index].running ? vnet_ctrl_poll(&c)
+										: 0;
 }
 
 /* Without a control queue a pair is used when its queues run: as many as do from the first on. */
@@ -234,7 +243,6 @@ static uint32_t vnet_inflight(struct split_device *d)
 static unsigned vnet_poll(struct split_device *d)
 {
 	struct vnet *v = (struct vnet *)d;
-	struct split_queue *ctrl = vnet_ctrl_queue(v);
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < v->active; i++) {
@@ -244,9 +252,7 @@ static unsigned vnet_poll(struct split_device *d)
 	/* of pairs that are not used, what is sent is taken all the same */
 	for (unsigned i = v->active; i < v->pairs && v->no_control; i++)
 		n += vnet_tx_poll(v, &v->pair[i]);
-	if (ctrl && ctrl->running)
-		n += vnet_ctrl_poll(v, ctrl);
-	return n;
+	return n + vnet_ctrl(v);
 }
 
 static void vnet_retry_expired(struct io_timer *t)
@@ -277,14 +283,14 @@ static bool vnet_pair_sleep(const struct vnet *v, struct vnet_pair *p, uint64_t 
 static bool vnet_sleep(struct split_device *d)
 {
 	struct vnet *v = (struct vnet *)d;
-	struct split_queue *ctrl = vnet_ctrl_queue(v);
+	int ctrl = vnet_ctrl_index(d, v->pairs);
 	uint64_t at = UINT64_MAX;
 	bool work = false;
 
 	for (unsigned i = 0; i < d->nqueues; i++)
 		d->queues[i].passive = true;
-	if (ctrl)
-		ctrl->passive = false;
+	if (ctrl >= 0)
+		d->queues[ctrl].passive = false;
 	for (unsigned i = 0; i < v->pairs; i++) {
 		if (i < v->active || v->no_control)
 			work |= vnet_pair_sleep(v, &v->pair[i], &at);

@@ -85,7 +85,6 @@ struct vnet {
 unsigned vnet_tx_poll(struct vnet *v, struct vnet_pair *p);
 unsigned vnet_rx_poll(struct vnet *v, struct vnet_pair *p);
 void vnet_rx_flush(struct vnet_pair *p);
-unsigned vnet_ctrl_poll(struct vnet *v, struct split_queue *q);
 int vnet_active_set(struct vnet *v, unsigned pairs);
 
 /* A queue that may be given frames. */
@@ -93,5 +92,17 @@ static inline bool vnet_rx_live(const struct vnet_pair *p)
 {
 	return split_queue_live(p->rxq) && !p->rxq->disabled;
 }
+
+/* The control queue of any network device, also of one whose frames another process carries. */
+struct vnet_ctrl {
+	struct split_device *device;
+	unsigned index; /* of the queue */
+	unsigned pairs; /* most that there are */
+	int (*pairs_set)(struct split_device *d, unsigned pairs);
+};
+/* Which queue it is (5.1.2): after all pairs there could be with MQ, after the first without; -1:
+ * none. */
+int vnet_ctrl_index(const struct split_device *d, unsigned pairs);
+unsigned vnet_ctrl_poll(const struct vnet_ctrl *c);
 
 #endif

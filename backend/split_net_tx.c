@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* virtio-net: frames from the driver to the port, and the control queue (5.1.6.2, 5.1.6.5). */
+/* virtio-net: frames from the driver to the port (5.1.6.2). */
 #include <endian.h>
 #include <errno.h>
 
@@ -9,9 +9,6 @@
 #define TX_ROUNDS      4u
 #define TX_RETRY_NS    100000u
 #define GSO_HDR_OFFSET 14u
-
-enum { VIRTIO_NET_CTRL_MQ = 4, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET = 0 };
-enum { VIRTIO_NET_OK = 0, VIRTIO_NET_ERR = 1 };
 
 /* ------------------------------------------------------------------ transmit */
 
@@ -141,66 +138,4 @@ unsigned vnet_tx_poll(struct vnet *v, struct vnet_pair *p)
 		total += n;
 	}
 	return total;
-}
-
-/* ------------------------------------------------------------------ control */
-
-static uint8_t vnet_ctrl_command(struct vnet *v, const struct ring_chain *chain)
-{
-	struct ring_seg *segs = chain->segs;
-	uint32_t n = chain->nout;
-	uint8_t cmd[2];
-	uint16_t pairs;
-
-	if (!segs_pull(&segs, &n, cmd, sizeof(cmd)))
-		goto malformed;
-	if (cmd[0] != VIRTIO_NET_CTRL_MQ || cmd[1] != VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET ||
-		!split_has(&v->common, VIRTIO_NET_F_MQ))
-		return VIRTIO_NET_ERR;
-	if (!segs_pull(&segs, &n, &pairs, sizeof(pairs)))
-		goto malformed;
-	pairs = le16toh(pairs);
-	if (pairs < 1 || pairs > v->pairs)
-		return VIRTIO_NET_ERR;
-	return vnet_active_set(v, pairs) ? VIRTIO_NET_ERR : VIRTIO_NET_OK;
-
-malformed:
-	counter_add(&v->common.counters.malformed, 1);
-	return VIRTIO_NET_ERR;
-}
-
-static void vnet_ctrl_one(struct vnet *v, struct split_queue *q, const struct ring_chain *chain)
-{
-	struct ring_used used = {.id = chain->id, .len = 1};
-	uint8_t *ack, result;
-
-	if (!chain->in_len) {
-		used.len = 0;
-		split_queue_push(q, &used, 1);
-		split_break(&v->common);
-		return;
-	}
-	ack = chain->segs[chain->nout].base;
-	result = vnet_ctrl_command(v, chain);
-	*(volatile uint8_t *)ack = result;
-	if (v->common.dirty_log)
-		ring_mem_dirty(v->common.mem, ack, 1);
-	if (result != VIRTIO_NET_OK)
-		counter_add(&v->common.counters.errors, 1);
-	split_queue_push(q, &used, 1);
-}
-
-unsigned vnet_ctrl_poll(struct vnet *v, struct split_queue *q)
-{
-	unsigned n = 0;
-
-	/* one at a time: a command changes what the next ones mean */
-	while (n < VNET_BATCH && split_queue_live(q) && ring_device_has_work(&q->ring)) {
-		if (!split_popped(&v->common,
-			    ring_device_pop(&q->ring, v->chains, 1, v->segs, VNET_SEGS)))
-			break;
-		vnet_ctrl_one(v, q, &v->chains[0]);
-		n++;
-	}
-	return n;
 }

@@ -238,6 +238,19 @@ void ring_device_packed_peek(
 	const struct ring_device *dev, uint16_t position, struct ring_packed_desc *out);
 
 /*
+ * For a device that takes over from one that died and left no record, split layout: finds the
+ * buffers it had not pushed, and arranges the available ring so that a device that starts at *state
+ * takes exactly those, oldest first, and then what comes. scratch: 4 * size. How many; right after
+ * ring_device_init(), while no device works on the queue.
+ *
+ * -RING_EEXIST: it cannot be told which: a head that was certainly not given back cannot always be
+ * told from one that was, when each time it was given back many younger ones had overtaken it, or
+ * when a whole ring of younger ones has. -RING_EPROTO, -RING_EINVAL: the rings are not well.
+ */
+int ring_device_recover(
+	struct ring_device *dev, uint16_t *scratch, struct ring_device_state *state);
+
+/*
  * Completes n buffers, in any order; they become visible to the driver together, at the end. With
  * in_order, those that overtook an earlier one are held back here until it is pushed too, and one
  * used entry stands for a run of buffers only where no length is lost: buffers without a writable

@@ -216,6 +216,11 @@ static void disks_report(struct machine *m)
 		struct device_report r;
 
 		machine_device_report(m, i, &r);
+		if (r.vhost) {
+			fprintf(stderr, "sluice: %s: back-end %s\n", r.model,
+				r.vhost_info.connected ? "connected" : "lost");
+			continue;
+		}
 		if (!strcmp(r.kind, "other")) {
 			fprintf(stderr, "sluice: %s\n", r.model);
 			continue;
@@ -292,6 +297,13 @@ static void consoles_close(struct run_options *o)
 		close(o->cfg.hvc.out);
 }
 
+/* On an I/O thread. */
+static void device_note(void *ctx, const char *device, const char *line)
+{
+	(void)ctx;
+	fprintf(stderr, "sluice: %s: %s\n", device, line);
+}
+
 /* On such a host a stock kernel is not wrong, only hopeless: said before the wait, not after. */
 static void interpreter_warn(struct machine *m)
 {
@@ -310,6 +322,7 @@ static int session_run(struct session *s)
 	int err, status;
 
 	descriptors_allow(s->opts);
+	s->opts->cfg.note = device_note;
 	err = machine_create(&s->m, &s->opts->cfg, why);
 	if (err)
 		return cli_fail("run", machine_error_is_usage(err) ? CLI_USAGE : CLI_HOST, "%s",

@@ -39,6 +39,7 @@ static const char help[] =
 	"                       stdio the serial port has no terminal (no such console)\n"
 	"  --rng                a virtio entropy device\n"
 	"  --vsock cid=N,socket=PATH   sockets between guest and host, see below\n"
+	"  --fs tag=TEXT,socket=PATH   a tree of the host's, see below\n"
 	"  --balloon KEY=VALUE,...  a virtio memory balloon, see below\n"
 	"  --no-reboot          end when the guest reboots\n"
 	"  --counters           print what the run cost at its end, on standard error\n"
@@ -88,6 +89,21 @@ static const char help[] =
 	"  offload=on|off       checksum and segmentation offload (on)\n"
 	"  ring=, queue-size=, indirect=, event-idx=, in-order= as above\n"
 	"\n"
+	"Keys of --disk and --net served by another process (vhost-user):\n"
+	"  vhost-user=PATH      instead of path= or tap=: its socket; or fd=N, connected,\n"
+	"                       with model=vhost-user-blk or model=vhost-user-net\n"
+	"  mode=connect|listen  who listens there: the other process, or this one (connect)\n"
+	"  reconnect=on|off     wait for another when one is lost, for ever (on)\n"
+	"  wait-s=N             for the first one, at start (10)\n"
+	"  mac=, queues=, ring=, queue-size=, indirect=, event-idx=, in-order=,\n"
+	"  mergeable=, offload= as above\n"
+	"\n"
+	"Keys of --fs, which may be given several times:\n"
+	"  tag=TEXT             what the guest mounts: mount -t virtiofs TEXT /mnt\n"
+	"  socket=PATH          of virtiofsd; or fd=N, connected\n"
+	"  queues=N             request queues, 1 to 62 (1)\n"
+	"  mode=, reconnect=, wait-s=, ring=, queue-size=, indirect=, event-idx= as above\n"
+	"\n"
 	"Keys of --vsock:\n"
 	"  cid=N                the guest's address, 3 or above\n"
 	"  socket=PATH          made at start, removed at the end: connect to it, write\n"
@@ -134,6 +150,7 @@ enum {
 	O_RNG,
 	O_BALLOON,
 	O_VSOCK,
+	O_FS,
 	O_NO_REBOOT,
 	O_COUNTERS,
 	O_VERBOSE,
@@ -160,6 +177,7 @@ static const struct cli_option options[] = {
 	[O_RNG] = {"--rng", false},
 	[O_BALLOON] = {"--balloon", true},
 	[O_VSOCK] = {"--vsock", true},
+	[O_FS] = {"--fs", true},
 	[O_NO_REBOOT] = {"--no-reboot", false},
 	[O_COUNTERS] = {"--counters", false},
 	[O_VERBOSE] = {"--verbose", false},
@@ -247,6 +265,20 @@ static int balloon_set(struct machine_config *cfg, const char *text)
 	char why[VMM_WHY_MAX];
 
 	return balloon_config_parse(&cfg->balloon, text, why) ? usage(why) : RUN_GO;
+}
+
+static int fs_add(struct machine_config *cfg, const char *text)
+{
+	char why[VMM_WHY_MAX];
+
+	if (cfg->nfs == VMM_FS_MAX)
+		return cli_fail("run", CLI_USAGE,
+			"--fs %.60s: too many file systems; at most %u are possible", text,
+			VMM_FS_MAX);
+	if (fs_config_parse(&cfg->fs[cfg->nfs], text, why))
+		return usage(why);
+	cfg->nfs++;
+	return RUN_GO;
 }
 
 static int disk_add(struct machine_config *cfg, const char *text)
@@ -345,6 +377,8 @@ static int option_set(struct run_options *o, int option, const char *value)
 		return balloon_set(cfg, value);
 	case O_VSOCK:
 		return vsock_set(cfg, value);
+	case O_FS:
+		return fs_add(cfg, value);
 	default:
 		return flag_set(o, option);
 	}
@@ -365,7 +399,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 		if (next == CLI_WORD)
 			return cli_fail("run", CLI_USAGE,
 				"%.60s: not an option; `sluice run --help` lists them", a.word);
-		if (given[a.option] && a.option != O_DISK && a.option != O_NET)
+		if (given[a.option] && a.option != O_DISK && a.option != O_NET && a.option != O_FS)
 			return cli_fail("run", CLI_USAGE, "%s: given twice; give it once",
 				options[a.option].name);
 		given[a.option] = true;

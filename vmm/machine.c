@@ -20,6 +20,8 @@ void machine_config_init(struct machine_config *cfg)
 		cfg->disks[i].fd = -1;
 	for (unsigned i = 0; i < VMM_NETS_MAX; i++)
 		cfg->nets[i].fd = -1;
+	for (unsigned i = 0; i < VMM_FS_MAX; i++)
+		cfg->fs[i].fd = -1;
 	cfg->hvc.out = cfg->hvc.in = -1;
 }
 
@@ -55,6 +57,12 @@ struct device *machine_device_find(const struct machine *m, const char *name)
 bool machine_has_kvm(const struct machine *m)
 {
 	return m->vm_fd >= 0;
+}
+
+void machine_note(const struct machine *m, const char *device, const char *line)
+{
+	if (m->cfg.note)
+		m->cfg.note(m->cfg.note_ctx, device, line);
 }
 
 void machine_coalesced_drain(struct machine *m)
@@ -145,17 +153,19 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 	model = machine_model_find("disk", cfg->model, "virtio-blk", why);
 	if (!model)
 		return -EINVAL;
-	if (!cfg->path && cfg->fd < 0 && !cfg->nbd)
+	if (!cfg->path && cfg->fd < 0 && !cfg->nbd && !cfg->vhost.socket)
 		return why_set(why, -EINVAL, "--disk: path=FILE, fd=N or nbd=URI is needed");
 	if (cfg->serial && strlen(cfg->serial) > 20)
 		return why_set(why, -EINVAL, "--disk serial=%.60s: longer than 20 characters",
 			cfg->serial);
 	args.index = machine_model_index(m, model);
 	snprintf(args.name, sizeof(args.name), "disk%u", i);
-	rc = blk_open(&unit->image, &opts, why);
-	if (rc)
-		return why_option(why, rc, "--disk", cfg->nbd ? "nbd" : "path",
-			cfg->nbd ? cfg->nbd : cfg->path);
+	if (model->create_disk != virtio_pci_vhost_blk_create) {
+		rc = blk_open(&unit->image, &opts, why);
+		if (rc)
+			return why_option(why, rc, "--disk", cfg->nbd ? "nbd" : "path",
+				cfg->nbd ? cfg->nbd : cfg->path);
+	}
 	args.image = unit->image;
 	unit->model = model;
 	m->nunits++;
@@ -217,7 +227,7 @@ static int machine_net_create(struct machine *m, unsigned i, char why[VMM_WHY_MA
 	if (cfg->port) {
 		unit->port = cfg->port;
 		unit->port_borrowed = true;
-	} else {
+	} else if (model->create_net != virtio_pci_vhost_net_create) {
 		rc = machine_port_open(cfg, &unit->port, why);
 		if (rc)
 			return strncmp(why, "--", 2) ? why_option(why, rc, "--net", "tap", cfg->tap)

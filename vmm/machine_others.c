@@ -7,18 +7,18 @@
 
 #define PAGE ((uint64_t)SPLIT_BALLOON_PAGE)
 
-/* Each is there once at most, and found by its name. */
+/* Each of these is there once at most, and found by its name. */
 #define NAME_HVC     "hvc0"
 #define NAME_RNG     "rng0"
 #define NAME_BALLOON "balloon0"
 #define NAME_VSOCK   "vsock0"
 
-static int other_create(
-	struct machine *m, const char *model_name, const char *name, char why[VMM_WHY_MAX])
+static int other_create(struct machine *m, const char *model_name, const char *name, unsigned index,
+	char why[VMM_WHY_MAX])
 {
 	const struct device_model *model = device_model_find("other", model_name);
 	struct machine_unit *unit = &m->units[m->nunits];
-	struct other_args args = {.cfg = &m->cfg, .io = m->io[m->nunits % m->nio]};
+	struct other_args args = {.cfg = &m->cfg, .io = m->io[m->nunits % m->nio], .index = index};
 	char text[VMM_WHY_MAX] = "";
 	int rc;
 
@@ -67,15 +67,21 @@ int machine_others_create(struct machine *m, char why[VMM_WHY_MAX])
 	int rc = 0;
 
 	if (m->cfg.hvc.on)
-		rc = other_create(m, "virtio-console", NAME_HVC, why);
+		rc = other_create(m, "virtio-console", NAME_HVC, 0, why);
 	if (!rc && m->cfg.rng.on)
-		rc = other_create(m, "virtio-rng", NAME_RNG, why);
+		rc = other_create(m, "virtio-rng", NAME_RNG, 0, why);
 	if (!rc && m->cfg.balloon.on)
 		rc = balloon_check(m, why);
 	if (!rc && m->cfg.balloon.on)
-		rc = other_create(m, "virtio-balloon", NAME_BALLOON, why);
+		rc = other_create(m, "virtio-balloon", NAME_BALLOON, 0, why);
 	if (!rc && m->cfg.vsock.socket)
-		rc = other_create(m, "virtio-vsock", NAME_VSOCK, why);
+		rc = other_create(m, "virtio-vsock", NAME_VSOCK, 0, why);
+	for (unsigned i = 0; i < m->cfg.nfs && !rc; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "fs%u", i);
+		rc = other_create(m, "vhost-user-fs", name, i, why);
+	}
 	return rc;
 }
 

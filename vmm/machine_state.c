@@ -177,6 +177,9 @@ void machine_device_report(const struct machine *m, unsigned i, struct device_re
 		blk_info_get(unit->image, &out->blk);
 	if (unit->port)
 		out->port_kind = net_port_kind(unit->port);
+	out->vhost = !strncmp(unit->model->info.name, "vhost-user", 10);
+	if (out->vhost)
+		split_vhost_info_get(virtio_pci_split(unit->device), &out->vhost_info);
 }
 
 const struct histogram *machine_device_latency(const struct machine *m, unsigned i, unsigned queue)

@@ -161,6 +161,11 @@ const struct ring_mem *machine_mem(struct machine *m)
 	return &m->mem;
 }
 
+struct split_vhost_memory machine_memory_file(const struct machine *m)
+{
+	return (struct split_vhost_memory){.fd = m->memory_fd, .base = m->memory};
+}
+
 /* Regions begin and end on 2 MiB, so each has whole words of the bitmap. */
 int machine_dirty_log(struct machine *m, bool on)
 {
@@ -186,6 +191,9 @@ void machine_dirty_fetch(struct machine *m, uint64_t *out, size_t bits)
 {
 	size_t words = m->memory_size / MACHINE_PAGE / 64;
 
+	for (struct device *d = m->devices; m->dirty && d; d = d->next)
+		if (d->ops->dirty_sync)
+			d->ops->dirty_sync(d);
 	memset(out, 0, (bits + 63) / 64 * sizeof(*out));
 	for (size_t i = 0; m->dirty && i < words && i < (bits + 63) / 64; i++)
 		if (__atomic_load_n(&m->dirty[i], __ATOMIC_RELAXED))

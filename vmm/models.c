@@ -33,6 +33,15 @@
 		"in-order", "on|off", "offer in-order use of buffers (off)"                        \
 	}
 
+/* Of a back-end in another process. */
+#define VHOST_OPTIONS                                                                              \
+	{"mode", "connect|listen",                                                                 \
+		"who listens at the socket: the other, or this side (connect)"},                   \
+		{"reconnect", "on|off", "wait for another back-end when one is lost (on)"},        \
+	{                                                                                          \
+		"wait-s", "1..3600", "for the first back-end, at start (10)"                       \
+	}
+
 #define NET_OPTIONS                                                                                \
 	{"tap", "NAME", "a tap interface, made when it does not exist"},                           \
 		{"fd", "N", "an open tap descriptor instead"},                                     \
@@ -62,6 +71,49 @@ static const struct model_option virtio_net_options[] = {NET_OPTIONS,
 	{"queues", "1..16", "pairs of a receive and a transmit queue (1)"}, RING_OPTIONS,
 	{"mergeable", "on|off", "offer mergeable receive buffers (on)"},
 	{"offload", "on|off", "offer checksum and segmentation offload (on)"}, {NULL, NULL, NULL}};
+
+static const struct model_option vhost_blk_options[] = {
+	{"vhost-user", "PATH", "the socket of a back-end in another process"},
+	{"fd", "N", "a connected socket instead of a path"},
+	{"model", "vhost-user-blk", "implied by vhost-user="}, VHOST_OPTIONS,
+	{"queues", "1..63", "request queues (1)"}, RING_OPTIONS, {NULL, NULL, NULL}};
+
+static const struct model_option vhost_net_options[] = {
+	{"vhost-user", "PATH", "the socket of a back-end in another process"},
+	{"fd", "N", "a connected socket instead of a path"},
+	{"model", "vhost-user-net", "implied by vhost-user="},
+	{"mac", "XX:XX:XX:XX:XX:XX", "hardware address (made up, locally unique)"}, VHOST_OPTIONS,
+	{"queues", "1..16", "pairs of a receive and a transmit queue (1)"}, RING_OPTIONS,
+	{"mergeable", "on|off", "offer mergeable receive buffers (on)"},
+	{"offload", "on|off", "offer checksum and segmentation offload (on)"}, {NULL, NULL, NULL}};
+
+static const struct model_option vhost_fs_options[] = {
+	{"tag", "TEXT", "what the guest mounts it by, 1 to 36 bytes"},
+	{"socket", "PATH", "of virtiofsd, or another back-end"},
+	{"fd", "N", "a connected socket instead of a path"}, VHOST_OPTIONS,
+	{"queues", "1..62", "request queues (1)"},
+	{"ring", "split|packed", "virtqueue layout offered (split)"},
+	{"queue-size", "2..1024", "requests in one queue, a power of two (128)"},
+	{"indirect", "on|off", "offer indirect descriptors (on)"},
+	{"event-idx", "on|off", "offer event indices (on)"}, {NULL, NULL, NULL}};
+
+static const struct device_model vhost_blk = {
+	.info = {"vhost-user-blk", "disk", "split", "virtio-blk served by another process",
+		vhost_blk_options, NULL},
+	.create_disk = virtio_pci_vhost_blk_create,
+};
+
+static const struct device_model vhost_net = {
+	.info = {"vhost-user-net", "net", "split", "virtio-net served by another process",
+		vhost_net_options, NULL},
+	.create_net = virtio_pci_vhost_net_create,
+};
+
+static const struct device_model vhost_fs = {
+	.info = {"vhost-user-fs", "other", "split", "virtio-fs: a host's tree, served by virtiofsd",
+		vhost_fs_options, "--fs"},
+	.create_other = virtio_pci_vhost_fs_create,
+};
 
 static const struct device_model virtio_blk = {
 	.info = {"virtio-blk", "disk", "split", "virtio 1.2 block device on PCI",
@@ -134,13 +186,16 @@ static const struct device_model virtio_balloon = {
 const struct device_model *const device_models[] = {
 	&virtio_blk,
 	&ide,
+	&vhost_blk,
 	&virtio_net,
 	&e1000,
 	&ne2k_pci,
+	&vhost_net,
 	&virtio_console,
 	&virtio_rng,
 	&virtio_balloon,
 	&virtio_vsock,
+	&vhost_fs,
 	NULL,
 };
 

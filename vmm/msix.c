@@ -168,6 +168,8 @@ void msix_control_changed(struct pci_device *pci)
 	if (!enabled)
 		for (unsigned i = 0; i < x->nvectors; i++)
 			msix_event_take(x->vectors[i].fd);
+	if (pci->ops && pci->ops->msix_changed)
+		pci->ops->msix_changed(pci);
 }
 
 unsigned msix_control_offset(const struct pci_device *pci)
@@ -328,6 +330,16 @@ bool pci_msix_enabled(const struct pci_device *pci)
 	return pci->msix && atomic_load_explicit(&pci->msix->enabled, memory_order_relaxed);
 }
 
+int pci_msix_fd(const struct pci_device *pci, unsigned vector)
+{
+	const struct msix *x = pci->msix;
+
+	/* without KVM the hook must be called */
+	if (!x || vector >= x->nvectors || !pci_msix_enabled(pci) || !machine_has_kvm(pci->machine))
+		return -1;
+	return x->vectors[vector].fd;
+}
+
 void pci_msix_raise(struct pci_device *pci, unsigned vector)
 {
 	struct msix *x = pci->msix;
@@ -401,4 +413,6 @@ void msix_load(struct pci_device *pci, struct state_reader *r)
 		msix_table_reset(x);
 	atomic_store(&x->enabled, msix_control(pci) & MSIX_ENABLE);
 	msix_update(pci, 0, x->nvectors);
+	if (pci->ops && pci->ops->msix_changed)
+		pci->ops->msix_changed(pci);
 }

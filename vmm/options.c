@@ -14,6 +14,8 @@
 
 #include "vmm/vmm_priv.h"
 
+#define VHOST_BLK   "vhost-user-blk"
+#define VHOST_NET   "vhost-user-net"
 #define SERIAL_MAX  20u
 #define PAIRS_MAX   64u
 #define VALUE_SHOWN 60 /* of a hostile value, in a message of one line */
@@ -227,6 +229,15 @@ static const struct model_info *model_choose(
 	return &device_model_find(kind, by_default)->info;
 }
 
+/* A model that other keys have implied is written down as if it had been given. */
+static int model_keep(const char **model, const struct model_info *info, const char *implied)
+{
+	if (*model || strcmp(info->name, implied) != 0)
+		return 0;
+	*model = strdup(implied);
+	return *model ? 0 : -ENOMEM;
+}
+
 /* A key that this model does not take: does any model of the kind? */
 static int key_refuse(struct pairs *p, const struct model_info *info, const struct pair *pair)
 {
@@ -394,6 +405,70 @@ static int mac_get(struct pairs *p, const struct pair *pair, uint8_t mac[6])
 	return 0;
 }
 
+/* ------------------------------------------------------------------ a back-end elsewhere */
+
+static int socket_get(struct pairs *p, const struct pair *pair, const char **out)
+{
+	/* sizeof sun_path with its end */
+	if (strlen(pair->value) > 107)
+		return complain_value(p, pair, "too long; a socket's path has at most 107 bytes");
+	return string_get(pair, out);
+}
+
+static bool is_vhost_key(const char *key)
+{
+	return !strcmp(key, "vhost-user") || !strcmp(key, "mode") || !strcmp(key, "reconnect") ||
+	       !strcmp(key, "wait-s");
+}
+
+static int vhost_key(struct vhost_config *cfg, struct pairs *p, const struct pair *pair)
+{
+	unsigned s = 0;
+	bool on = true;
+	int err;
+
+	if (!strcmp(pair->key, "vhost-user"))
+		return socket_get(p, pair, &cfg->socket);
+	if (!strcmp(pair->key, "mode")) {
+		cfg->listen = !strcmp(pair->value, "listen");
+		if (!cfg->listen && strcmp(pair->value, "connect") != 0)
+			return complain_value(p, pair, "unknown mode; use connect or listen");
+		return 0;
+	}
+	if (!strcmp(pair->key, "wait-s")) {
+		err = range_get(p, pair, 1, 3600, &s);
+		cfg->wait_ms = s * 1000;
+		return err;
+	}
+	err = bool_get(p, pair, &on);
+	cfg->no_reconnect = !on;
+	return err;
+}
+
+/* A model that another process serves takes its socket in one of two ways. */
+static int vhost_check(struct pairs *p, const struct vhost_config *cfg, const char *key, int fd)
+{
+	if (!cfg->socket && fd < 0)
+		return complain(p, "%.*s: no socket; add %s=PATH or fd=N", VALUE_SHOWN,
+			p->n ? p->list[0].key : "", key);
+	if (cfg->socket && fd >= 0)
+		return complain(p, "fd=%d: %s= is given too; use one of them", fd, key);
+	if (fd >= 0 && cfg->listen)
+		return complain(
+			p, "mode=listen: not with fd=%d, a connected socket; use %s=PATH", fd, key);
+	return 0;
+}
+
+/* The model that a list of keys asks for, if it does not say. */
+static const char *model_implied(
+	const struct pairs *p, const char *vhost_model, const char *by_default)
+{
+	for (unsigned i = 0; i < p->n; i++)
+		if (!strcmp(p->list[i].key, "vhost-user"))
+			return vhost_model;
+	return by_default;
+}
+
 /* ------------------------------------------------------------------ --disk */
 
 static int disk_ring_key(struct disk_config *cfg, struct pairs *p, const struct pair *pair)
@@ -441,6 +516,8 @@ static int disk_key(struct disk_config *cfg, struct pairs *p, const struct pair 
 		return bool_get(p, pair, &cfg->registered_memory);
 	if (!strcmp(key, "fault"))
 		return fault_get(p, pair, &cfg->fault);
+	if (is_vhost_key(key))
+		return vhost_key(&cfg->vhost, p, pair);
 	return disk_ring_key(cfg, p, pair);
 }
 
@@ -451,11 +528,14 @@ static void disk_config_clear(struct disk_config *cfg)
 	free((char *)cfg->model);
 	free((char *)cfg->serial);
 	free((char *)cfg->fault);
+	free((char *)cfg->vhost.socket);
 	*cfg = (struct disk_config){.fd = -1};
 }
 
 static int disk_config_check(const struct disk_config *cfg, struct pairs *p)
 {
+	if (cfg->model && !strcmp(cfg->model, VHOST_BLK))
+		return vhost_check(p, &cfg->vhost, "vhost-user", cfg->fd);
 	if (!cfg->path && cfg->fd < 0 && !cfg->nbd)
 		return complain(p, "%.*s: no image; add path=FILE, fd=N or nbd=URI", VALUE_SHOWN,
 			p->n ? p->list[0].key : "");
@@ -478,10 +558,12 @@ int disk_config_parse(struct disk_config *cfg, const char *text, char why[VMM_WH
 	err = pairs_split(&p, text);
 	if (err)
 		goto out;
-	info = model_choose(&p, "disk", "virtio-blk");
+	info = model_choose(&p, "disk", model_implied(&p, VHOST_BLK, "virtio-blk"));
 	err = info ? keys_check(&p, info) : -EINVAL;
 	for (unsigned i = 0; !err && i < p.n; i++)
 		err = disk_key(cfg, &p, &p.list[i]);
+	if (!err)
+		err = model_keep(&cfg->model, info, VHOST_BLK);
 	if (!err)
 		err = disk_config_check(cfg, &p);
 out:
@@ -585,6 +667,8 @@ static int net_key(struct net_config *cfg, struct pairs *p, const struct pair *p
 	}
 	if (!strcmp(key, "user"))
 		return bool_get(p, pair, &cfg->user);
+	if (is_vhost_key(key))
+		return vhost_key(&cfg->vhost, p, pair);
 	if (is_user_key(key))
 		return net_user_key(&cfg->nat, p, pair);
 	return net_ring_key(cfg, p, pair);
@@ -595,6 +679,7 @@ static void net_config_clear(struct net_config *cfg)
 	free((char *)cfg->tap);
 	free((char *)cfg->memory);
 	free((char *)cfg->model);
+	free((char *)cfg->vhost.socket);
 	*cfg = (struct net_config){.fd = -1};
 }
 
@@ -612,13 +697,16 @@ static int net_config_check(struct net_config *cfg, struct pairs *p)
 {
 	unsigned ports = (cfg->tap != NULL) + (cfg->fd >= 0) + (cfg->memory != NULL) + cfg->user;
 
+	if (cfg->model && !strcmp(cfg->model, VHOST_NET))
+		return vhost_check(p, &cfg->vhost, "vhost-user", cfg->fd);
 	for (unsigned i = 0; !cfg->user && i < p->n; i++)
 		if (is_user_key(p->list[i].key))
 			return complain(p, "%s=%.*s: only with user; write --net user,%s=...",
 				p->list[i].key, VALUE_SHOWN, p->list[i].value, p->list[i].key);
 	if (!ports)
 		return complain(p,
-			"%.*s: no port; add tap=NAME, fd=N, user or mem=sink|source|echo",
+			"%.*s: no port; add tap=NAME, fd=N, user, vhost-user=PATH or "
+			"mem=sink|source|echo",
 			VALUE_SHOWN, p->n ? p->list[0].key : "");
 	if (ports > 1)
 		return complain(p, "%s: more than one of tap=, fd=, mem= and user; use one of them",
@@ -645,10 +733,12 @@ int net_config_parse(struct net_config *cfg, const char *text, char why[VMM_WHY_
 	err = pairs_split(&p, text);
 	if (err)
 		goto out;
-	info = model_choose(&p, "net", "virtio-net");
+	info = model_choose(&p, "net", model_implied(&p, VHOST_NET, "virtio-net"));
 	err = info ? keys_check(&p, info) : -EINVAL;
 	for (unsigned i = 0; !err && i < p.n; i++)
 		err = net_key(cfg, &p, &p.list[i]);
+	if (!err)
+		err = model_keep(&cfg->model, info, VHOST_NET);
 	if (!err)
 		err = net_config_check(cfg, &p);
 out:
@@ -765,6 +855,72 @@ int vsock_config_parse(struct vsock_config *cfg, const char *text, char why[VMM_
 	return err;
 }
 
+/* ------------------------------------------------------------------ --fs */
+
+#define FS_TAG_MAX 36u
+
+static int fs_key(struct fs_config *cfg, struct pairs *p, const struct pair *pair)
+{
+	const char *key = pair->key;
+
+	if (!strcmp(key, "tag")) {
+		if (strlen(pair->value) > FS_TAG_MAX)
+			return complain_value(p, pair, "too long; use at most 36 bytes");
+		return string_get(pair, &cfg->tag);
+	}
+	if (!strcmp(key, "socket"))
+		return socket_get(p, pair, &cfg->vhost.socket);
+	if (!strcmp(key, "fd"))
+		return fd_get(p, pair, &cfg->fd);
+	if (is_vhost_key(key))
+		return vhost_key(&cfg->vhost, p, pair);
+	if (!strcmp(key, "queues"))
+		return range_get(p, pair, 1, BACKEND_QUEUES_MAX - 2, &cfg->queues);
+	if (!strcmp(key, "queue-size"))
+		return queue_size_get(p, pair, &cfg->queue_size);
+	if (!strcmp(key, "ring"))
+		return ring_get(p, pair, &cfg->packed);
+	if (!strcmp(key, "indirect"))
+		return choice_get(p, pair, &cfg->indirect);
+	return choice_get(p, pair, &cfg->event_idx);
+}
+
+static void fs_config_clear(struct fs_config *cfg)
+{
+	free((char *)cfg->tag);
+	free((char *)cfg->vhost.socket);
+	*cfg = (struct fs_config){.fd = -1};
+}
+
+static int fs_config_check(const struct fs_config *cfg, struct pairs *p)
+{
+	if (!cfg->tag)
+		return complain(p, "%.*s: no name for the guest to mount; add tag=TEXT",
+			VALUE_SHOWN, p->n ? p->list[0].key : "");
+	return vhost_check(p, &cfg->vhost, "socket", cfg->fd);
+}
+
+int fs_config_parse(struct fs_config *cfg, const char *text, char why[VMM_WHY_MAX])
+{
+	const struct model_info *info = &device_model_find("other", "vhost-user-fs")->info;
+	struct pairs p = {.option = "--fs", .why = why};
+	int err;
+
+	*cfg = (struct fs_config){.fd = -1};
+	snprintf(why, VMM_WHY_MAX, "--fs: out of memory");
+	err = pairs_split(&p, text);
+	if (!err)
+		err = keys_check(&p, info);
+	for (unsigned i = 0; !err && i < p.n; i++)
+		err = fs_key(cfg, &p, &p.list[i]);
+	if (!err)
+		err = fs_config_check(cfg, &p);
+	if (err)
+		fs_config_clear(cfg);
+	free(p.text);
+	return err;
+}
+
 void machine_config_free(struct machine_config *cfg)
 {
 	for (unsigned i = 0; i < cfg->ndisks; i++)
@@ -772,6 +928,9 @@ void machine_config_free(struct machine_config *cfg)
 	for (unsigned i = 0; i < cfg->nnets; i++)
 		net_config_clear(&cfg->nets[i]);
 	vsock_config_clear(&cfg->vsock);
+	for (unsigned i = 0; i < cfg->nfs; i++)
+		fs_config_clear(&cfg->fs[i]);
+	cfg->nfs = 0;
 	cfg->ndisks = 0;
 	cfg->nnets = 0;
 }

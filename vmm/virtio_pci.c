@@ -116,6 +116,23 @@ static void signal_broken(void *ctx)
 	event(ctx, VP_EVENT_BROKEN);
 }
 
+/* Read without the lock: whoever changes the answer says so afterwards. */
+static int signal_queue_fd(void *ctx, unsigned i)
+{
+	struct virtio_pci *vp = ctx;
+
+	return pci_msix_fd(
+		&vp->pci, atomic_load_explicit(&vp->queues[i].vector, memory_order_relaxed));
+}
+
+static void msix_changed(struct pci_device *pci)
+{
+	struct virtio_pci *vp = virtio_pci_of(pci);
+
+	if (vp->split)
+		split_signal_changed(vp->split);
+}
+
 static void reset_done(void *ctx)
 {
 	event(ctx, VP_EVENT_RESET);
@@ -361,6 +378,11 @@ static const struct histogram *device_latency(struct device *d, unsigned queue)
 	return queue < vp->nqueues ? &vp->split->queues[queue].latency : NULL;
 }
 
+static void device_dirty_sync(struct device *d)
+{
+	split_dirty_sync(((struct virtio_pci *)d)->split);
+}
+
 static const struct device_ops virtio_pci_device_ops = {
 	.reset = device_reset,
 	.quiesce = device_quiesce,
@@ -369,6 +391,7 @@ static const struct device_ops virtio_pci_device_ops = {
 	.load = virtio_pci_load,
 	.destroy = device_destroy,
 	.latency = device_latency,
+	.dirty_sync = device_dirty_sync,
 };
 
 /* ------------------------------------------------------------------ creation */
@@ -377,6 +400,7 @@ static const struct pci_ops virtio_pci_ops = {
 	.bar_mapped = bar_mapped,
 	.config_read = virtio_pci_window_read,
 	.config_write = virtio_pci_window_write,
+	.msix_changed = msix_changed,
 };
 
 static int queues_create(struct virtio_pci *vp)
@@ -434,6 +458,7 @@ int virtio_pci_create(struct machine *m, const struct virtio_pci_maker *maker, s
 		.queue = signal_queue,
 		.config = signal_config,
 		.broken = signal_broken,
+		.queue_fd = signal_queue_fd,
 		.ctx = vp,
 	};
 	vp->deliver.run = deliver;

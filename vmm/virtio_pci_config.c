@@ -163,6 +163,7 @@ static void queue_field_write(struct virtio_pci *vp, uint32_t offset, uint32_t v
 		break;
 	case C_QUEUE_VECTOR:
 		q->vector = vector_check(vp, (uint16_t)value);
+		split_signal_changed(vp->split);
 		break;
 	case C_QUEUE_ENABLE:
 		queue_enable_write(vp, q, (uint16_t)value);

@@ -9,7 +9,7 @@
 #define QUEUE_SIZE_MAX 1024u
 
 /* A power of two also with ring=packed: a driver may still choose the split layout (2.7). */
-static int queue_size_check(const char *option, unsigned size, char why[VMM_WHY_MAX])
+int virtio_pci_queue_size_check(const char *option, unsigned size, char why[VMM_WHY_MAX])
 {
 	if (!size || (size >= QUEUE_SIZE_MIN && size <= QUEUE_SIZE_MAX && !(size & (size - 1))))
 		return 0;
@@ -18,7 +18,8 @@ static int queue_size_check(const char *option, unsigned size, char why[VMM_WHY_
 	return -EINVAL;
 }
 
-static int queues_check(const char *option, unsigned queues, unsigned max, char why[VMM_WHY_MAX])
+int virtio_pci_queues_check(
+	const char *option, unsigned queues, unsigned max, char why[VMM_WHY_MAX])
 {
 	if (queues <= max)
 		return 0;
@@ -63,10 +64,10 @@ int virtio_pci_blk_create(
 		.args = args,
 		.name = args->name,
 	};
-	int err = queue_size_check("--disk", args->cfg->queue_size, why);
+	int err = virtio_pci_queue_size_check("--disk", args->cfg->queue_size, why);
 
 	if (!err)
-		err = queues_check("--disk", args->cfg->queues, BACKEND_QUEUES_MAX, why);
+		err = virtio_pci_queues_check("--disk", args->cfg->queues, BACKEND_QUEUES_MAX, why);
 	return err ? err : virtio_pci_create(m, &maker, out, why);
 }
 
@@ -105,10 +106,10 @@ int virtio_pci_net_create(
 		.name = args->name,
 	};
 	unsigned queues = args->cfg->queues;
-	int err = queue_size_check("--net", args->cfg->queue_size, why);
+	int err = virtio_pci_queue_size_check("--net", args->cfg->queue_size, why);
 
 	if (!err)
-		err = queues_check("--net", queues, NET_QUEUES_MAX, why);
+		err = virtio_pci_queues_check("--net", queues, NET_QUEUES_MAX, why);
 	if (!err && queues > net_port_queues(args->port)) {
 		snprintf(why, VMM_WHY_MAX, "--net queues=%u: the %s port has %u; use that or fewer",
 			queues, net_port_kind(args->port), net_port_queues(args->port));

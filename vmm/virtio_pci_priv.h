@@ -115,6 +115,11 @@ struct virtio_pci_maker {
 int virtio_pci_create(struct machine *m, const struct virtio_pci_maker *maker, struct device **out,
 	char why[VMM_WHY_MAX]);
 
+/* virtio_pci_models.c: for the makers of all models */
+int virtio_pci_queue_size_check(const char *option, unsigned size, char why[VMM_WHY_MAX]);
+int virtio_pci_queues_check(
+	const char *option, unsigned queues, unsigned max, char why[VMM_WHY_MAX]);
+
 /* virtio_pci_config.c: register accesses, under the device's lock */
 uint64_t virtio_pci_bar_read(void *opaque, uint64_t offset, unsigned size);
 void virtio_pci_bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned size);

@@ -24,17 +24,27 @@
 #define VMM_NETS_MAX   8u
 #define VMM_OTHERS_MAX 8u
 #define VMM_CPUS_MAX   64u
+#define VMM_FS_MAX     4u
 
 /* ------------------------------------------------------------------ configuration */
 
 /* Three-valued options: what the user did not say is left to the model. */
 enum vmm_choice { VMM_DEFAULT, VMM_ON, VMM_OFF };
 
+/* A back-end in another process, behind a vhost-user socket. */
+struct vhost_config {
+	const char *socket; /* path; NULL: none, or fd */
+	bool listen;        /* the back-end connects to this side */
+	bool no_reconnect;  /* a lost back-end is the end of the device */
+	unsigned wait_ms;   /* for the first back-end; 0: a default */
+};
+
 struct disk_config {
 	const char *path;  /* or fd, or nbd */
-	int fd;            /* -1: none */
+	int fd;            /* -1: none; vhost-user: a connected socket */
 	const char *nbd;   /* URI */
-	const char *model; /* "virtio-blk" (default), "ide" */
+	const char *model; /* "virtio-blk" (default), "ide", "vhost-user-blk" */
+	struct vhost_config vhost;
 	enum blk_engine engine;
 	enum blk_direct direct;
 	enum blk_format format;
@@ -57,7 +67,8 @@ struct net_config {
 	const char *memory;    /* "sink", "source", "echo" */
 	bool user;             /* behind NAT, as nat says */
 	struct net_user_options nat;
-	const char *model; /* "virtio-net" (default), "e1000", "ne2k_pci" */
+	const char *model; /* "virtio-net" (default), "e1000", "ne2k_pci", "vhost-user-net" */
+	struct vhost_config vhost;
 	bool mac_set;
 	uint8_t mac[6];
 	bool packed;
@@ -106,6 +117,17 @@ struct vsock_config {
 	enum vmm_choice indirect, event_idx, in_order;
 };
 
+/* A file system of the host, served by another process (virtiofsd). */
+struct fs_config {
+	const char *tag; /* what the guest mounts it by: 1 to 36 bytes */
+	int fd;          /* a connected socket instead of vhost.socket; -1 */
+	struct vhost_config vhost;
+	unsigned queues;     /* 0: 1 */
+	unsigned queue_size; /* 0: the model's default */
+	bool packed;
+	enum vmm_choice indirect, event_idx;
+};
+
 struct machine;
 
 /* An I/O port range that the creator of the machine answers itself (test and benchmark devices).
@@ -134,6 +156,8 @@ struct machine_config {
 	struct rng_config rng;
 	struct balloon_config balloon;
 	struct vsock_config vsock;
+	struct fs_config fs[VMM_FS_MAX];
+	unsigned nfs;
 	unsigned io_threads; /* 0: 1 */
 	unsigned poll_us;    /* upper bound of the I/O threads' polling window */
 	bool poll_set;       /* poll_us was given; else a default */
@@ -146,6 +170,11 @@ struct machine_config {
 	void (*console_hook)(
 		void *ctx, const uint8_t *bytes, size_t n); /* instead of console_out */
 	void *console_ctx;
+
+	/* One line, no newline, about a device while the machine runs ("back-end lost ..."). On an
+	 * I/O thread; must not block for long. NULL: nobody listens. */
+	void (*note)(void *ctx, const char *device, const char *line);
+	void *note_ctx;
 
 	const struct port_hook *hooks; /* must outlive the machine */
 	unsigned nhooks;
@@ -274,9 +303,11 @@ void machine_counters_get(struct machine *m, struct machine_counters *out); /* a
  * then others. */
 struct device_report {
 	const char *model;
-	const char *kind;                       /* "disk", "net" or "other" */
-	struct blk_info blk;                    /* disks */
-	const char *port_kind;                  /* nets */
+	const char *kind;      /* "disk", "net" or "other" */
+	struct blk_info blk;   /* disks */
+	const char *port_kind; /* nets; NULL: another process's */
+	bool vhost;            /* another process serves it: */
+	struct split_vhost_info vhost_info;
 	const struct device_counters *counters; /* lives as long as the machine */
 };
 unsigned machine_devices(const struct machine *m);
@@ -321,6 +352,7 @@ int net_config_parse(struct net_config *cfg, const char *text, char why[VMM_WHY_
 int balloon_config_parse(struct balloon_config *cfg, const char *text, char why[VMM_WHY_MAX]);
 /* Freed by machine_config_free(). */
 int vsock_config_parse(struct vsock_config *cfg, const char *text, char why[VMM_WHY_MAX]);
+int fs_config_parse(struct fs_config *cfg, const char *text, char why[VMM_WHY_MAX]);
 void machine_config_free(struct machine_config *cfg);
 /* "512M", "1G", "4096K", plain bytes. -EINVAL. */
 int vmm_size_parse(const char *text, uint64_t *out);

@@ -123,6 +123,9 @@ struct pci_ops {
 		struct pci_device *pci, unsigned offset, unsigned size, uint32_t *value);
 	bool (*config_write)(
 		struct pci_device *pci, unsigned offset, unsigned size, uint32_t value);
+	/* MSI-X was turned on or off: pci_msix_fd() answers anew. May be NULL. Under the device's
+	 * lock. */
+	void (*msix_changed)(struct pci_device *pci);
 };
 
 struct msix; /* MSI-X state, pci_msix_init() */
@@ -178,6 +181,9 @@ bool pci_msix_enabled(const struct pci_device *pci);
 /* Raises a vector. Any thread, no lock, never blocks. vector out of range (0xFFFF: none): nothing.
  */
 void pci_msix_raise(struct pci_device *pci, unsigned vector);
+/* The vector's eventfd, for another process to raise it by; -1: there is none, or nobody listens to
+ * it. Any thread, no lock. */
+int pci_msix_fd(const struct pci_device *pci, unsigned vector);
 
 /* ------------------------------------------------------------------ devices */
 
@@ -194,6 +200,8 @@ struct device_ops {
 		struct state_reader *r);   /* quiesced; errors through r->error, hostile input */
 	void (*destroy)(struct device *d); /* quiesced; frees d */
 	const struct histogram *(*latency)(struct device *d, unsigned queue); /* NULL: none */
+	/* What others wrote for the device goes into the dirty bitmap. NULL: nobody does. */
+	void (*dirty_sync)(struct device *d);
 };
 
 /* Embedded first by every model, the machine's own (serial, PM ...) and the user's. */
@@ -225,14 +233,14 @@ void device_add(
 /* What a model is made from. */
 struct disk_args {
 	const struct disk_config *cfg;
-	struct blk_image *image; /* the machine's */
+	struct blk_image *image; /* the machine's; NULL: another process's (vhost-user) */
 	struct io_thread *io;
 	unsigned index; /* among the disks of this model */
 	char name[16];
 };
 struct net_args {
 	const struct net_config *cfg;
-	struct net_port *port; /* the machine's */
+	struct net_port *port; /* the machine's; NULL: another process's (vhost-user) */
 	struct io_thread *io;
 	unsigned index;
 	uint8_t mac[6];
@@ -243,6 +251,7 @@ struct net_args {
 struct other_args {
 	const struct machine_config *cfg;
 	struct io_thread *io;
+	unsigned index; /* among those that there may be several of */
 	char name[16];
 };
 
@@ -278,6 +287,12 @@ int virtio_pci_balloon_create(struct machine *m, const struct other_args *args, 
 	char why[VMM_WHY_MAX]);
 int virtio_pci_vsock_create(struct machine *m, const struct other_args *args, struct device **out,
 	char why[VMM_WHY_MAX]);
+int virtio_pci_vhost_blk_create(struct machine *m, const struct disk_args *args,
+	struct device **out, char why[VMM_WHY_MAX]);
+int virtio_pci_vhost_net_create(
+	struct machine *m, const struct net_args *args, struct device **out, char why[VMM_WHY_MAX]);
+int virtio_pci_vhost_fs_create(struct machine *m, const struct other_args *args,
+	struct device **out, char why[VMM_WHY_MAX]);
 /* The backend's half of a device made by one of these. */
 struct split_device *virtio_pci_split(struct device *d);
 
@@ -285,6 +300,10 @@ struct split_device *virtio_pci_split(struct device *d);
 
 /* What models may ask of the machine. */
 const struct ring_mem *machine_mem(struct machine *m);
+/* The file that guest memory is, for processes that share it. */
+struct split_vhost_memory machine_memory_file(const struct machine *m);
+/* A line about a device while the machine runs. Any thread. */
+void machine_note(const struct machine *m, const char *device, const char *line);
 bool machine_has_kvm(const struct machine *m);
 /* A device of this machine by its name; NULL: none (yet). For models that share a controller. */
 struct device *machine_device_find(const struct machine *m, const char *name);
