@@ -466,13 +466,17 @@ static void split_stop(struct split_device *d)
 
 		if (!q->running)
 			continue;
-		q->running = false;
 		if (q->remote) {
+			q->running = false;
 			d->ops->remote->queue_stop(d, i);
 			continue;
 		}
+		/* a kind's last words go through a queue that still runs */
 		if (d->ops->queue_stop)
 			d->ops->queue_stop(d, i);
+		q->running = false;
+		if (d->ops->queue_enable)
+			d->ops->queue_enable(d, i);
 		io_watch_remove(d->io, &q->doorbell);
 	}
 }

@@ -636,7 +636,8 @@ static void test_refused(void)
 	cfg.ndisks = 1;
 	cfg.disks[0].path = "x.img";
 	cfg.disks[0].model = "floppy";
-	refused(&cfg, -EINVAL, "--disk model=floppy: no such model; one of virtio-blk ide");
+	refused(&cfg, -EINVAL,
+		"--disk model=floppy: no such model; one of virtio-blk ide vhost-user-blk");
 	config_no_kvm(&cfg);
 	cfg.nnets = 1;
 	cfg.nets[0].memory = "hole";
