@@ -49,9 +49,10 @@ for ring in split packed; do
 	guest=$!
 	children+=("$guest")
 	while read -r line; do
+		line=${line%$'\r'}
 		echo "$line" >>"$TMP/out.$ring"
 		case $line in
-		"SLUICE-FLUSHED job=0 round=20"[[:space:]]* | "SLUICE-FLUSHED job=0 round=90"[[:space:]]*)
+		"SLUICE-FLUSHED job=0 round=20" | "SLUICE-FLUSHED job=0 round=90")
 			kill -KILL "$server"
 			wait "$server" 2>/dev/null
 			serve
