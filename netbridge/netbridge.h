@@ -277,7 +277,11 @@ int net_user_network_parse(
 	uint32_t *net, unsigned *prefix, const char *text, char why[NET_WHY_MAX]);
 int net_user_address_parse(uint32_t *out, const char *text, char why[NET_WHY_MAX]);
 
-/* ------------------------------------------------------------------ DPDK */
+/* ------------------------------------------------------------------ DPDK
+ *
+ * This part and the switch below are an interface without its implementation so far: nothing that
+ * is built calls them.
+ */
 
 /*
  * DPDK's environment, once in a process and before anything else of this part. Its threads are not
