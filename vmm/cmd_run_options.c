@@ -92,7 +92,7 @@ static const char help[] =
 	"Keys of --disk and --net served by another process (vhost-user):\n"
 	"  vhost-user=PATH      instead of path= or tap=: its socket; or fd=N, connected,\n"
 	"                       with model=vhost-user-blk or model=vhost-user-net\n"
-	"  mode=connect|listen  who listens there: the other process, or this one (connect)\n"
+	"  mode=connect|listen  listen: this side does, the other connects (connect)\n"
 	"  reconnect=on|off     wait for another when one is lost, for ever (on)\n"
 	"  wait-s=N             for the first one, at start (10)\n"
 	"  mac=, queues=, ring=, queue-size=, indirect=, event-idx=, in-order=,\n"
