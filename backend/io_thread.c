@@ -453,6 +453,7 @@ static int io_thread_start(struct io_thread *io)
 	sem_init(&start.ready, 0, 0);
 	/* signals are for the program's own threads */
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* a fault is the thread's own, see mem_guard.c */
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	err = -pthread_create(&io->thread, NULL, io_main, &start);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -50,7 +50,9 @@ static uint64_t vnet_features(const struct split_net_options *o)
 	if (o->mtu)
 		f |= VIRTIO_BIT(VIRTIO_NET_F_MTU);
 	if (o->pairs > 1)
-		f |= VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) | VIRTIO_BIT(VIRTIO_NET_F_MQ);
+		f |= VIRTIO_BIT(VIRTIO_NET_F_MQ);
+	if (o->pairs > 1 && !o->no_control)
+		f |= VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ);
 	for (size_t i = 0; !o->no_offload && i < NOFFLOADS; i++)
 		if (port & vnet_offloads[i].offload)
 			for (unsigned k = 0; k < 2; k++)
@@ -60,8 +62,9 @@ static uint64_t vnet_features(const struct split_net_options *o)
 }
 
 /* 5.1.3.1: feature bit requirements. */
-static bool vnet_features_consistent(const struct split_device *d)
+static bool vnet_features_consistent(const struct vnet *v)
 {
+	const struct split_device *d = &v->common;
 	static const uint8_t needs_csum[] = {VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
 		VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO};
 	static const uint8_t needs_guest_csum[] = {VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
@@ -79,7 +82,9 @@ static bool vnet_features_consistent(const struct split_device *d)
 	if (split_has(d, VIRTIO_NET_F_GUEST_ECN) && !split_has(d, VIRTIO_NET_F_GUEST_TSO4) &&
 		!split_has(d, VIRTIO_NET_F_GUEST_TSO6))
 		return false;
-	return !split_has(d, VIRTIO_NET_F_MQ) || split_has(d, VIRTIO_NET_F_CTRL_VQ);
+	/* a control queue of the transport's has its own bit */
+	return !split_has(d, VIRTIO_NET_F_MQ) || split_has(d, VIRTIO_NET_F_CTRL_VQ) ||
+	       v->no_control;
 }
 
 static uint32_t vnet_offloads_accepted(const struct split_device *d)
@@ -111,7 +116,7 @@ static int vnet_negotiated(struct split_device *d)
 	uint32_t mtu = v->mtu > MTU_DEFAULT ? v->mtu : MTU_DEFAULT;
 	int err;
 
-	if (!vnet_features_consistent(d))
+	if (!vnet_features_consistent(v))
 		return -EINVAL;
 	err = net_port_offloads_set(v->port, offloads);
 	if (err)
@@ -180,6 +185,26 @@ static unsigned vnet_ctrl(struct vnet *v)
 										: 0;
 }
 
+/* Without a control queue a pair is used when its queues run: as many as do from the first on. */
+static void vnet_pairs_count(struct vnet *v)
+{
+	unsigned n = 0;
+
+	if (!v->no_control)
+		return;
+	while (n < v->pairs && v->pair[n].rxq->running && !v->pair[n].rxq->disabled &&
+		v->pair[n].txq->running)
+		n++;
+	if (n && n != v->active)
+		vnet_active_set(v, n);
+}
+
+static void vnet_queue_enable(struct split_device *d, unsigned index)
+{
+	(void)index;
+	vnet_pairs_count((struct vnet *)d);
+}
+
 static int vnet_queue_start(struct split_device *d, unsigned index)
 {
 	struct vnet *v = (struct vnet *)d;
@@ -223,6 +248,9 @@ static unsigned vnet_poll(struct split_device *d)
 		n += vnet_tx_poll(v, &v->pair[i]);
 		n += vnet_rx_poll(v, &v->pair[i]);
 	}
+	/* of pairs that are not used, what is sent is taken all the same */
+	for (unsigned i = v->active; i < v->pairs && v->no_control; i++)
+		n += vnet_tx_poll(v, &v->pair[i]);
 	return n + vnet_ctrl(v);
 }
 
@@ -232,9 +260,10 @@ static void vnet_retry_expired(struct io_timer *t)
 }
 
 /* True: there are frames for this pair now. *at: when to look again, if sooner. */
-static bool vnet_pair_sleep(struct vnet_pair *p, uint64_t *at)
+static bool vnet_pair_sleep(const struct vnet *v, struct vnet_pair *p, uint64_t *at)
 {
 	bool retry = p->rx_retry_ns != 0;
+	bool receives = p < v->pair + v->active && vnet_rx_live(p);
 
 	/* a full port and missing room are waited out; buffers matter once there are frames */
 	p->txq->passive = p->tx_retry_ns != 0;
@@ -243,7 +272,7 @@ static bool vnet_pair_sleep(struct vnet_pair *p, uint64_t *at)
 		*at = p->tx_retry_ns;
 	if (retry && p->rx_retry_ns < *at)
 		*at = p->rx_retry_ns;
-	if (!split_queue_live(p->rxq)) {
+	if (!receives) {
 		port_rx_stop(&p->rx);
 		return false;
 	}
@@ -262,8 +291,8 @@ static bool vnet_sleep(struct split_device *d)
 	if (ctrl >= 0)
 		d->queues[ctrl].passive = false;
 	for (unsigned i = 0; i < v->pairs; i++) {
-		if (i < v->active)
-			work |= vnet_pair_sleep(&v->pair[i], &at);
+		if (i < v->active || v->no_control)
+			work |= vnet_pair_sleep(v, &v->pair[i], &at);
 		else
 			port_rx_stop(&v->pair[i].rx);
 	}
@@ -350,6 +379,7 @@ static const struct split_ops vnet_ops = {
 	.negotiated = vnet_negotiated,
 	.queue_start = vnet_queue_start,
 	.queue_stop = vnet_queue_stop,
+	.queue_enable = vnet_queue_enable,
 	.inflight = vnet_inflight,
 	.reset = vnet_reset,
 	.poll = vnet_poll,
@@ -414,7 +444,8 @@ int split_net_create(struct split_device **out, struct io_thread *io, const stru
 	v->common.io = io;
 	v->common.mem = mem;
 	v->common.signal = *signal;
-	v->common.nqueues = opts->pairs > 1 ? 2 * opts->pairs + 1 : 2;
+	v->no_control = opts->no_control;
+	v->common.nqueues = 2 * opts->pairs + (opts->pairs > 1 && !opts->no_control);
 	v->common.queue_size_max = opts->queue_size ? opts->queue_size : 256;
 	v->common.chain_max = VNET_CHAIN_MAX;
 	v->common.features = vnet_features(opts);

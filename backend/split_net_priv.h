@@ -62,6 +62,7 @@ struct vnet {
 	uint16_t mtu;
 	unsigned pairs;
 	unsigned active;     /* pairs the driver uses */
+	bool no_control;     /* whoever serves the control queue, it is not here */
 	uint32_t rx_need;    /* room for the largest frame the port may give, with header */
 	uint32_t rx_typical; /* the same without segmentation offload */
 	uint8_t gso_allowed; /* a bit for each gso_type, 1 << type */
@@ -83,6 +84,12 @@ unsigned vnet_tx_poll(struct vnet *v, struct vnet_pair *p);
 unsigned vnet_rx_poll(struct vnet *v, struct vnet_pair *p);
 void vnet_rx_flush(struct vnet_pair *p);
 int vnet_active_set(struct vnet *v, unsigned pairs);
+
+/* A queue that may be given frames. */
+static inline bool vnet_rx_live(const struct vnet_pair *p)
+{
+	return split_queue_live(p->rxq) && !p->rxq->disabled;
+}
 
 /* The control queue of any network device, also of one whose frames another process carries. */
 struct vnet_ctrl {

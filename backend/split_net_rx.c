@@ -283,7 +283,7 @@ static unsigned vnet_rx_frames(struct vnet *v, struct vnet_pair *p)
 unsigned vnet_rx_poll(struct vnet *v, struct vnet_pair *p)
 {
 	p->rx_waits_buffers = false;
-	if (!split_queue_live(p->rxq) || !port_rx_due(&p->rx)) {
+	if (!vnet_rx_live(p) || !port_rx_due(&p->rx)) {
 		p->rx_retry_ns = 0;
 		return 0;
 	}

@@ -86,6 +86,13 @@ static unsigned vnet_tx_send(struct vnet *v, struct vnet_pair *p, unsigned n)
 	return done;
 }
 
+/* A disabled queue: taken, and gone. */
+static unsigned vnet_tx_discard(struct vnet *v, unsigned n)
+{
+	counter_add(&v->common.counters.dropped, n);
+	return n;
+}
+
 static unsigned vnet_tx_batch(struct vnet *v, struct vnet_pair *p)
 {
 	struct split_queue *q = p->txq;
@@ -97,7 +104,7 @@ static unsigned vnet_tx_batch(struct vnet *v, struct vnet_pair *p)
 	if (!n)
 		return 0;
 	started_ns = clock_now_ns();
-	done = vnet_tx_send(v, p, n);
+	done = q->disabled ? vnet_tx_discard(v, n) : vnet_tx_send(v, p, n);
 	if (done < n) {
 		/* full: they stay the driver's, in order, until there is room */
 		ring_device_unpop(&q->ring, v->chains + done, n - done);

@@ -17,6 +17,10 @@
 #define STATUS_NEEDS_RESET 0x40u
 /* Legacy features that say nothing to a device of version 1; some front-ends leave them in. */
 #define FEATURES_IGNORED (VIRTIO_BIT(24) | VIRTIO_BIT(27))
+/* Of a network device, what a front-end's own control queue does (virtio 1.2, 5.1.3). */
+#define FEATURES_CONTROL                                                                           \
+	(VIRTIO_BIT(17) | VIRTIO_BIT(18) | VIRTIO_BIT(19) | VIRTIO_BIT(20) | VIRTIO_BIT(21) |      \
+		VIRTIO_BIT(23))
 
 /* Handlers return 0; 1: refused, which is the front-end's to hear, not a breach; or -errno with
  * c->why. A reply's payload is left in m->p. */
@@ -61,9 +65,16 @@ static int get_features(struct vhost_conn *c, struct vhost_user_message *m)
 	return 0;
 }
 
+static uint64_t features_ignored(const struct vhost_conn *c)
+{
+	if (c->dev->ops->virtio_id != VIRTIO_ID_NET)
+		return FEATURES_IGNORED;
+	return FEATURES_IGNORED | (FEATURES_CONTROL & ~c->dev->features);
+}
+
 static int set_features(struct vhost_conn *c, struct vhost_user_message *m)
 {
-	uint64_t f = m->p.u64 & ~FEATURES_IGNORED, changed = f ^ c->features;
+	uint64_t f = m->p.u64 & ~features_ignored(c), changed = f ^ c->features;
 	const uint64_t own =
 		VIRTIO_BIT(VHOST_F_LOG_ALL) | VIRTIO_BIT(VHOST_USER_F_PROTOCOL_FEATURES);
 	int err = 0;

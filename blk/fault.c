@@ -197,6 +197,7 @@ static int fault_thread_start(struct blk_fault *f, char *why)
 
 	/* Signals are for the program's own threads. */
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* memory of a guest's that went away: its owner's to handle */
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	rc = -pthread_create(&f->thread, NULL, fault_thread, f);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -109,6 +109,7 @@ static void pool_grow(struct blk_pool *pool)
 	int rc;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* memory of a guest's that went away: its owner's to handle */
 	/* Signals are for the program's own threads. */
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	pthread_attr_init(&attr);

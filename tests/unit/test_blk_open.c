@@ -3,7 +3,9 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -158,6 +160,44 @@ static void test_claim(void)
 	blk_close(second);
 	CU_ASSERT_FATAL(open_one(path, false, &third, why) == 0);
 	blk_close(third);
+	unlink(path);
+}
+
+struct dying {
+	struct blk_image *image;
+	atomic_bool gone;
+};
+
+static void *dying_run(void *arg)
+{
+	struct dying *d = arg;
+
+	usleep(400000);
+	atomic_store(&d->gone, true);
+	blk_close(d->image);
+	return NULL;
+}
+
+/* Whoever is about to let go of the image is waited for, as long as was asked and no longer. */
+static void test_claim_wait(void)
+{
+	struct blk_options opts = {.fd = -1, .claim_wait_ms = 300};
+	struct blk_image *second;
+	struct dying first = {0};
+	char path[128], why[BLK_WHY_MAX];
+	pthread_t thread;
+
+	rig_path(path, "wait");
+	rig_file(path, MIB, 1);
+	opts.path = path;
+	CU_ASSERT_FATAL(open_one(path, false, &first.image, why) == 0);
+	CU_ASSERT(blk_open(&second, &opts, why) == -EBUSY);
+	opts.claim_wait_ms = 60000;
+	CU_ASSERT_FATAL(pthread_create(&thread, NULL, dying_run, &first) == 0);
+	CU_ASSERT_FATAL(blk_open(&second, &opts, why) == 0);
+	CU_ASSERT(atomic_load(&first.gone));
+	pthread_join(thread, NULL);
+	blk_close(second);
 	unlink(path);
 }
 
@@ -506,6 +546,7 @@ static const struct unit_case cases[] = {
 	{"direct=on refused", test_direct_refused},
 	{"a descriptor with flags", test_descriptor},
 	{"claims", test_claim},
+	{"claims that are waited for", test_claim_wait},
 	{"claims are released", test_claim_released},
 	{"claims against QEMU", test_claim_qemu},
 	{"claims of QEMU", test_claim_qemu_first},

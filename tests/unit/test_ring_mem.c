@@ -54,12 +54,12 @@ static void test_translate(void)
 	CU_ASSERT_PTR_NULL(ring_mem_translate(&mem, UINT64_MAX - 0xff, 0x101, RING_READ));
 }
 
-/* Every range of a small region, against bits set one byte at a time. */
+/* Every range of a small region, against bits set one byte at a time, from any bit on. */
 static void test_dirty_exact(void)
 {
 	enum { PAGES = 130 };
 	static uint8_t host[PAGES * 4096];
-	uint64_t bits[3] = {0}, want[3];
+	uint64_t bits[4] = {0}, want[4];
 	struct ring_mem mem = {0};
 	uint64_t seed = 42;
 
@@ -74,12 +74,17 @@ static void test_dirty_exact(void)
 			len = sizeof(host) - from;
 		memset(bits, 0, sizeof(bits));
 		memset(want, 0, sizeof(want));
-		for (uint64_t p = from / 4096; len && p <= (from + len - 1) / 4096; p++)
-			want[p / 64] |= 1ull << p % 64;
+		mem.regions[0].dirty_bit = (uint8_t)(round % 2 ? rig_below(&seed, 64) : 0);
+		for (uint64_t p = from / 4096; len && p <= (from + len - 1) / 4096; p++) {
+			uint64_t bit = p + mem.regions[0].dirty_bit;
+
+			want[bit / 64] |= 1ull << bit % 64;
+		}
 		ring_mem_dirty(&mem, host + from, len);
 		CU_ASSERT_EQUAL(memcmp(bits, want, sizeof(bits)), 0);
 	}
 	memset(bits, 0, sizeof(bits));
+	mem.regions[0].dirty_bit = 0;
 	ring_mem_dirty(&mem, host + 4095, 1);
 	CU_ASSERT_EQUAL(bits[0], 1);
 	ring_mem_dirty(&mem, host + 4096, 1);

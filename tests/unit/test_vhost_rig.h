@@ -238,11 +238,13 @@ static inline int fe_socket(const char *path)
 
 static inline void fe_open(struct fe *f, unsigned queues, bool no_uring, uint32_t poll_us)
 {
+	static unsigned number;
+
 	memset(f, 0, sizeof(*f));
 	pthread_mutex_init(&f->lock, NULL);
 	f->queue_size = 64;
 	f->inflight_fd = f->socket = -1;
-	snprintf(f->path, sizeof(f->path), "build/tmp/vhost.%d.sock", (int)getpid());
+	snprintf(f->path, sizeof(f->path), "build/tmp/vhost.%d.%u", (int)getpid(), number++);
 	CU_ASSERT_FATAL(disk_open(&f->d, no_uring, poll_us, BLK_ENGINE_AUTO, false));
 	f->d.queues = queues;
 	f->memfd = (int)syscall(SYS_memfd_create, "guest", 1);
