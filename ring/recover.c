@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A split queue whose device died and kept no record: which buffers are outstanding?
+ * A queue whose device died and kept no record: which buffers are outstanding? The split layout;
+ * the packed one is below.
  *
  * Of each head the ring shows, in order, some of its availabilities and some of its uses, which
  * take turns. In time a use with index k lies after every availability with an index up to k, for
  * nothing is used before it was made available. So when after some use of a head no more
  * availabilities than uses have a higher index, the head is certainly free. What is left are heads
- * that may be outstanding; how many are is known: the available index less the used index. Where
- * both numbers are the same nothing was guessed.
+ * that may be outstanding; how many are is known: the available index less the used index. When
+ * both numbers are the same they are taken.
  *
- * A driver may be filling entries it has not published yet: they replace the oldest ones. The older
- * half is looked at only when the newer one does not hold enough heads.
+ * The ring remembers as many availabilities as it is long. That is the limit: a buffer which so
+ * many younger ones have overtaken is not seen, and as many as are not seen might be free ones that
+ * are.
+ *
+ * A driver may be filling entries it has not published yet: they replace the oldest ones. The
+ * oldest eighth is looked at only when the others do not hold enough heads.
  */
 #include "ring/device_priv.h"
 
@@ -132,7 +137,7 @@ static void recover_order(struct recover *r, uint32_t low)
 
 static int recover_find(struct recover *r)
 {
-	uint32_t low = r->avail - r->size / 2;
+	uint32_t low = r->avail - (r->size - r->size / 8);
 	int n;
 
 	if (low > r->used)

@@ -247,9 +247,10 @@ void ring_device_packed_peek(
  * VIRTIO_F_INDIRECT_DESC, and as long as each buffer takes one position; else -RING_EEXIST.
  * -RING_EAGAIN: the driver is just adding; ask again.
  *
- * -RING_EEXIST: it cannot be told which. Split: a head that was certainly not given back cannot always be
- * told from one that was, when each time it was given back many younger ones had overtaken it, or
- * when a whole ring of younger ones has. -RING_EPROTO, -RING_EINVAL: the rings are not well.
+ * -RING_EEXIST: it cannot be told which: of a split ring, when younger buffers have overtaken older
+ * ones all the time, and fewer are outstanding now than there were at other times. A buffer that as
+ * many younger ones have overtaken as the ring is long is not seen: where that can happen a record
+ * must be kept. -RING_EPROTO, -RING_EINVAL: the rings are not well.
  */
 int ring_device_recover(
 	struct ring_device *dev, uint16_t *scratch, struct ring_device_state *state);
