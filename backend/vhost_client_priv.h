@@ -37,8 +37,9 @@ struct vhost_client_queue {
 	bool enabled;
 	int kick; /* the transport's */
 	/* known */
-	bool taken;    /* a back-end may have gone on from the positions in the ring */
-	bool stopping; /* its position is asked for, or its requests are waited for */
+	bool taken;     /* a back-end may have gone on from the positions in the ring */
+	unsigned tries; /* to find that out from the ring */
+	bool stopping;  /* its position is asked for, or its requests are waited for */
 	bool drains;
 	uint32_t base; /* drains: where it will be */
 	/* told */

@@ -10,9 +10,12 @@
 
 #include "backend/vhost_client_priv.h"
 
-#define DRAIN_MS    1u
-#define DRAIN_NS    30000000000ull /* as long as storage may take */
-#define PACKED_WRAP 0x8000u
+#define DRAIN_MS 1u
+/* A driver that is just adding to a ring: looked at again. */
+#define RECOVER_MS    5u
+#define RECOVER_TRIES 400u
+#define DRAIN_NS      30000000000ull /* as long as storage may take */
+#define PACKED_WRAP   0x8000u
 
 static bool packed(const struct vhost_client *c)
 {
@@ -152,6 +155,7 @@ static int queue_recover(struct vhost_client *c, unsigned q)
 	if (c->kind->keeps)
 		counter_add(&c->resubmitted, (uint64_t)n);
 	c->vqs[q].taken = false;
+	c->vqs[q].tries = 0;
 	return ring_device_state_set(ring, &state);
 }
 
@@ -174,10 +178,13 @@ static bool queue_position(struct vhost_client *c, unsigned q)
 	if (!c->vqs[q].taken)
 		return true;
 	if (c->kept.fd < 0 || !vhost_offers(c, VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD)) {
-		if (!queue_recover(c, q))
-			return true;
-		queue_unrecoverable(c, q);
-		return false;
+		int err = queue_recover(c, q);
+
+		if (err == -RING_EAGAIN && c->vqs[q].tries++ < RECOVER_TRIES)
+			vhost_link_soon(c, RECOVER_MS);
+		else if (err)
+			queue_unrecoverable(c, q);
+		return !err;
 	}
 	/* the region says what is in flight; the position is that of the last completion */
 	if (!packed(c))

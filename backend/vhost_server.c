@@ -4,6 +4,7 @@
  * thread, which waits for a front-end, serves it, cleans up, and waits for the next.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@ struct vhost_server {
 	struct unix_socket socket; /* at the path, where it listens */
 	int fd;                    /* listening; or the one connection there is; -1 */
 	int stop_fd;
+	bool called; /* with VHOST_CONNECT: its one thread's */
 	_Atomic uint64_t connections, connected, messages, refused, resubmitted;
 	unsigned nconns;
 	struct vhost_conn *conns;
@@ -61,11 +63,12 @@ static int address(struct sockaddr_un *sa, const char *path, char *why)
 
 static int connect_try(const struct sockaddr_un *sa)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
+	/* one that listens and does not accept is not waited for here */
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), err;
 
 	if (fd < 0)
 		return -errno;
-	if (!connect(fd, (const struct sockaddr *)sa, sizeof(*sa)))
+	if (!connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) && !fcntl(fd, F_SETFL, 0))
 		return fd;
 	err = -errno;
 	close(fd);
@@ -123,11 +126,13 @@ static int next_socket(struct vhost_server *s)
 	}
 	if (address(&sa, s->path, NULL))
 		return -1;
-	do {
+	/* not at once after the last: a front-end may hang up as soon as it is called */
+	while (wait_readable(s, -1, s->called ? CONNECT_EVERY_MS : 0)) {
+		s->called = true;
 		fd = connect_try(&sa);
 		if (fd >= 0)
 			return fd;
-	} while (wait_readable(s, -1, CONNECT_EVERY_MS));
+	}
 	return -1;
 }
 

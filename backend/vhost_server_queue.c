@@ -49,9 +49,9 @@ static void signal_broken(void *ctx)
 	struct vhost_conn *c = ctx;
 
 	atomic_store(&c->broken, true);
+	vhost_note(c, "the guest's driver broke the protocol; its device stops until it is reset");
 	for (unsigned q = 0; q < c->dev->nqueues; q++)
 		event_write(c->queues[q].err);
-	vhost_note(c, "the guest's driver broke the protocol; its device stops until it is reset");
 }
 
 const struct split_signal vhost_signal = {

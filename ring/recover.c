@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A split queue whose device died and kept no record: which buffers are outstanding?
+ * A queue whose device died and kept no record: which buffers are outstanding? The split layout;
+ * the packed one is below.
  *
  * Of each head the ring shows, in order, some of its availabilities and some of its uses, which
  * take turns. In time a use with index k lies after every availability with an index up to k, for
  * nothing is used before it was made available. So when after some use of a head no more
  * availabilities than uses have a higher index, the head is certainly free. What is left are heads
- * that may be outstanding; how many are is known: the available index less the used index. Where
- * both numbers are the same nothing was guessed.
+ * that may be outstanding; how many are is known: the available index less the used index. When
+ * both numbers are the same they are taken.
  *
- * A driver may be filling entries it has not published yet: they replace the oldest ones. The older
- * half is looked at only when the newer one does not hold enough heads.
+ * The ring remembers as many availabilities as it is long. That is the limit: a buffer which so
+ * many younger ones have overtaken is not seen, and as many as are not seen might be free ones that
+ * are.
+ *
+ * A driver may be filling entries it has not published yet: they replace the oldest ones. The
+ * oldest eighth is looked at only when the others do not hold enough heads.
  */
 #include "ring/device_priv.h"
 
@@ -132,7 +137,7 @@ static void recover_order(struct recover *r, uint32_t low)
 
 static int recover_find(struct recover *r)
 {
-	uint32_t low = r->avail - r->size / 2;
+	uint32_t low = r->avail - (r->size - r->size / 8);
 	int n;
 
 	if (low > r->used)
@@ -162,6 +167,71 @@ static void recover_write(struct recover *r)
 	}
 }
 
+/* ------------------------------------------------------------------ packed */
+
+/*
+ * Of a packed ring whose device died. Used descriptors lie in the place of available ones, so what
+ * was used out of turn has destroyed others: this is for devices that use buffers in the order of
+ * the ring, and drivers that need one position for each. Then the ring is two arcs, one of
+ * available descriptors and one of used ones, and every position is looked at to see that it is.
+ *
+ * The AVAIL bit of every position is that of the lap in which the driver last wrote it: where it
+ * changes is where the driver goes on.
+ */
+static uint16_t recover_flags(const struct ring_device *dev, uint32_t i)
+{
+	return ring_load_relaxed(&((const struct ring_desc *)dev->desc)[i].rest) >> 48;
+}
+
+/* -RING_EAGAIN: a driver in the middle of making descriptors available, the first one last. */
+static int recover_driver(const struct ring_device *dev, uint32_t *at, bool *wrap)
+{
+	const uint32_t size = dev->cfg.size;
+	bool first = recover_flags(dev, 0) & RING_DESC_AVAIL, now = first;
+	uint32_t changes = 0;
+
+	*at = 0;
+	*wrap = !first;
+	for (uint32_t i = 1; i < size; i++) {
+		bool bit = recover_flags(dev, i) & RING_DESC_AVAIL;
+
+		if (bit == now)
+			continue;
+		now = bit;
+		*at = i;
+		*wrap = first;
+		if (++changes > 1)
+			return -RING_EAGAIN;
+	}
+	return 0;
+}
+
+static int recover_packed(const struct ring_device *dev, struct ring_device_state *state)
+{
+	const uint32_t size = dev->cfg.size;
+	uint32_t at, n = 0;
+	bool wrap;
+	int rc = recover_driver(dev, &at, &wrap);
+
+	if (rc)
+		return rc;
+	if (dev->cfg.features.in_order || !dev->cfg.features.indirect)
+		return -RING_EEXIST;
+	for (uint32_t back = 1; back <= size; back++) {
+		uint16_t flags = recover_flags(dev, (at + size - back) % size);
+		bool used = !(flags & RING_DESC_AVAIL) == !(flags & RING_DESC_USED);
+
+		if (!used && (n != back - 1 || flags & RING_DESC_NEXT))
+			return -RING_EEXIST;
+		n += !used;
+	}
+	if (n > at)
+		wrap = !wrap;
+	at = (at + size - n) % size;
+	state->avail = state->used = (uint16_t)(at | (wrap ? RING_WRAP_BIT : 0));
+	return (int)n;
+}
+
 int ring_device_recover(struct ring_device *dev, uint16_t *scratch, struct ring_device_state *state)
 {
 	const uint32_t size = dev->cfg.size;
@@ -177,7 +247,7 @@ int ring_device_recover(struct ring_device *dev, uint16_t *scratch, struct ring_
 	int rc;
 
 	if (dev->cfg.layout != RING_SPLIT)
-		return -RING_EINVAL;
+		return recover_packed(dev, state);
 	used = ring_load_relaxed(ring_used_idx(dev->device));
 	/* Pairs with the release store in ring_split_driver_publish(). */
 	avail = ring_load_acquire(ring_avail_idx(dev->driver));

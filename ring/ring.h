@@ -238,14 +238,19 @@ void ring_device_packed_peek(
 	const struct ring_device *dev, uint16_t position, struct ring_packed_desc *out);
 
 /*
- * For a device that takes over from one that died and left no record, split layout: finds the
- * buffers it had not pushed, and arranges the available ring so that a device that starts at *state
- * takes exactly those, oldest first, and then what comes. scratch: 4 * size. How many; right after
+ * For a device that takes over from one that died and left no record: finds the buffers it had not
+ * pushed, and arranges the available ring (split) so that a device that starts at *state takes
+ * exactly those, oldest first, and then what comes. scratch: 4 * size. How many; right after
  * ring_device_init(), while no device works on the queue.
  *
- * -RING_EEXIST: it cannot be told which: a head that was certainly not given back cannot always be
- * told from one that was, when each time it was given back many younger ones had overtaken it, or
- * when a whole ring of younger ones has. -RING_EPROTO, -RING_EINVAL: the rings are not well.
+ * Packed: only after a device that uses buffers in the order in which they lie in the ring, with
+ * VIRTIO_F_INDIRECT_DESC, and as long as each buffer takes one position; else -RING_EEXIST.
+ * -RING_EAGAIN: the driver is just adding; ask again.
+ *
+ * -RING_EEXIST: it cannot be told which: of a split ring, when younger buffers have overtaken older
+ * ones all the time, and fewer are outstanding now than there were at other times. A buffer that as
+ * many younger ones have overtaken as the ring is long is not seen: where that can happen a record
+ * must be kept. -RING_EPROTO, -RING_EINVAL: the rings are not well.
  */
 int ring_device_recover(
 	struct ring_device *dev, uint16_t *scratch, struct ring_device_state *state);

@@ -22,6 +22,7 @@
 
 /* errno values as Linux numbers them: freestanding guests have no <errno.h>. */
 enum {
+	RING_EAGAIN = 11,
 	RING_EFAULT = 14,
 	RING_EEXIST = 17,
 	RING_EINVAL = 22,

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The vhost-user back-end as a front-end meets it: a disk over a socket. */
+#include <fcntl.h>
+
 #include "tests/unit/test_vhost_rig.h"
 
 static void test_transfer(void)
@@ -312,6 +314,106 @@ static void test_inflight(void)
 	}
 }
 
+/* ------------------------------------------------------------------ sockets */
+
+static bool answers(int fd)
+{
+	struct fe_message m;
+
+	return fe_send(fd, GET_FEATURES, 1, NULL, 0, NULL, 0) && fe_receive(fd, &m) &&
+	       m.request == GET_FEATURES;
+}
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
+	CU_ASSERT_EQUAL_FATAL(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	CU_ASSERT_EQUAL_FATAL(listen(fd, 4), 0);
+	return fd;
+}
+
+static void test_listening(void)
+{
+	struct vhost_server_options o = {.fd = -1, .create = fe_create, .connections = 2};
+	struct vhost_server *second = NULL;
+	char why[BACKEND_WHY_MAX] = "";
+	struct stat st;
+	struct fe f;
+	int a, b;
+
+	fe_open(&f, 1, false, 0);
+	o.path = f.path;
+	o.ctx = &f;
+	CU_ASSERT_EQUAL(vhost_server_create(&second, &o, why), -EADDRINUSE);
+	CU_ASSERT(strstr(why, "in use by another process") != NULL);
+	CU_ASSERT_EQUAL(stat(f.path, &st), 0);
+	CU_ASSERT_EQUAL(st.st_mode & 0777, 0600);
+	vhost_server_destroy(f.server);
+	CU_ASSERT_EQUAL(stat(f.path, &st), -1);
+	/* left behind by the dead: replaced */
+	close(listen_at(f.path));
+	CU_ASSERT_EQUAL_FATAL(vhost_server_create(&f.server, &o, why), 0);
+	/* two at once */
+	a = fe_socket(f.path);
+	b = fe_socket(f.path);
+	CU_ASSERT(answers(a));
+	CU_ASSERT(answers(b));
+	CU_ASSERT(answers(a));
+	close(a);
+	close(b);
+	fe_close(&f);
+}
+
+static void test_given(void)
+{
+	struct vhost_server_options o = {.create = fe_create};
+	struct vhost_server *s = NULL;
+	char why[BACKEND_WHY_MAX] = "", path[80];
+	int pair[2], fd;
+	struct fe f;
+
+	fe_open(&f, 1, false, 0);
+	o.ctx = &f;
+	/* a listening one */
+	snprintf(path, sizeof(path), "%s.fd", f.path);
+	o.fd = listen_at(path);
+	CU_ASSERT_EQUAL(fcntl(o.fd, F_SETFL, O_NONBLOCK), 0);
+	CU_ASSERT_EQUAL_FATAL(vhost_server_create(&s, &o, why), 0);
+	fd = fe_socket(path);
+	CU_ASSERT(answers(fd));
+	close(fd);
+	vhost_server_destroy(s);
+	unlink(path);
+	/* a connected one, which must be said */
+	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	o.fd = pair[0];
+	CU_ASSERT_EQUAL(vhost_server_create(&s, &o, why), -EINVAL);
+	o.mode = VHOST_CONNECT;
+	CU_ASSERT_EQUAL_FATAL(vhost_server_create(&s, &o, why), 0);
+	CU_ASSERT(answers(pair[1]));
+	vhost_server_destroy(s);
+	CU_ASSERT(!answers(pair[1]));
+	close(pair[1]);
+	/* this side connects, when there is somebody, and again */
+	o.fd = -1;
+	o.path = path;
+	CU_ASSERT_EQUAL_FATAL(vhost_server_create(&s, &o, why), 0);
+	fd = listen_at(path);
+	for (unsigned i = 0; i < 2; i++) {
+		int one = accept(fd, NULL, NULL);
+
+		CU_ASSERT(answers(one));
+		close(one);
+	}
+	vhost_server_destroy(s);
+	close(fd);
+	unlink(path);
+	fe_close(&f);
+}
+
 static const struct unit_case cases[] = {
 	{"reads and writes over a socket, split and packed, several queues", test_transfer},
 	{"memory, stops and connections anew while it works", test_running},
@@ -320,6 +422,8 @@ static const struct unit_case cases[] = {
 	{"a ring that was broken: told, and mended by starting anew", test_broken},
 	{"written pages in the log, to the page", test_log},
 	{"what was in flight is done again", test_inflight},
+	{"sockets of its own", test_listening},
+	{"sockets given, and of others", test_given},
 };
 
 UNIT_MAIN("vhost_server", cases)
