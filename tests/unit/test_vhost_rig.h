@@ -207,13 +207,18 @@ static inline void fe_note(void *ctx, unsigned connection, const char *line)
 	pthread_mutex_unlock(&f->lock);
 }
 
+/* What is noted follows what it is about, on another thread. */
 static inline bool fe_noted(struct fe *f, const char *what)
 {
-	bool found;
+	bool found = false;
 
-	pthread_mutex_lock(&f->lock);
-	found = strstr(f->note, what) != NULL;
-	pthread_mutex_unlock(&f->lock);
+	for (unsigned i = 0; i < RIG_WAIT_MS && !found; i++) {
+		pthread_mutex_lock(&f->lock);
+		found = strstr(f->note, what) != NULL;
+		pthread_mutex_unlock(&f->lock);
+		if (!found)
+			usleep(1000);
+	}
 	return found;
 }
 
