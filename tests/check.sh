@@ -5,11 +5,21 @@
 set -u
 cd "$(dirname "$0")/.."
 jobs=$(nproc)
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 what=''
 mkdir -p build/check build/tmp
 began=$SECONDS
 
 count() { grep -c "^$1 " "$2"; }
+
+# failures NAME LOG: what failed there, for the end: of a unit test its name, the case and the assertions
+failures() {
+	awk -v name="$1" '
+		/^FAIL / { print name ": " $0; next }
+		/Test: .*FAILED/ { print name ": " $0; in_case = 1; next }
+		/^ *Test: |^Suite|^Run Summary/ { in_case = 0 }
+		in_case && /^ +[0-9]+\. / { print name ": " $0 }
+		/^UNIT .* failed=[1-9]/ || /^no UNIT line/ { print name ": " $0 }' "$2" | cut -c1-200 | head -n 30
+}
 
 # step NAME COMMAND...
 step() {
@@ -33,6 +43,7 @@ step() {
 	if [ "$f" != 0 ]; then
 		echo "-- the end of $log:"
 		tail -n 40 "$log"
+		what+=$(failures "$name" "$log")$'\n'
 	fi
 	printf '   %d passed, %d failed, %d skipped, in %d s\n' "$p" "$f" "$s" $((SECONDS - start))
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
@@ -57,6 +68,7 @@ for t in tests/integration/*.sh; do
 	step "$(basename "$t" .sh)" "$t"
 done
 
+[ -z "$what" ] || printf -- '-- what failed:\n%s' "$what"
 printf '%d s in all\n' $((SECONDS - began))
 printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]

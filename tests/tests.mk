@@ -35,7 +35,9 @@ unit-build: $(UNITS)
 
 ## unit          the unit tests alone
 unit: $(UNITS)
-	@mkdir -p build/tmp; bad=0; for t in $(UNITS); do $$t || bad=1; done; exit $$bad
+	@mkdir -p build/tmp; bad=0; for t in $(UNITS); do \
+		$$t || { bad=$$?; [ $$bad -lt 128 ] || echo "no UNIT line from $$t: status $$bad"; bad=1; }; \
+	done; exit $$bad
 
 ## integration   the integration tests alone
 integration: build

@@ -268,16 +268,14 @@ lab_run() {
 		(lab_qemu "$dir" -chardev stdio,id=lab,signal=off -incoming "exec:cat $LAB/saved-$LAB_KEY" \
 			<>"$dir/in" >"$dir/fifo" 2>"$dir/errors") &
 		qemu=$!
-		# It may be asked before it listens, so it is asked until it begins.
+		# It may be asked before it listens, so it is asked until it begins. And it is nudged for as long as it runs:
+		# README.md, "What the emulator loses".
 		(
-			tries=0
-			until [ -e "$dir/began" ] || ! [ -e "$dir/in" ] || [ $((tries += 1)) -gt $((seconds * 10)) ]; do
+			ticks=0
+			# A shell that was killed takes its run with it.
+			while kill -0 $$ && [ $((ticks += 1)) -le $((seconds * 10)) ]; do
 				echo >&8
 				read -rt 0.1 _ <&7
-			done
-			# A shell that was killed takes its run with it.
-			while kill -0 $$ && [ $((seconds -= 1)) -ge 0 ]; do
-				read -rt 1 _ <&7
 			done
 			: >"$dir/late"
 			kill $qemu
