@@ -21,6 +21,7 @@
 
 /* The kernel's own names are macros of the same values: these are what ring/ is written in. */
 enum {
+	RING_EAGAIN = 11,
 	RING_EFAULT = 14,
 	RING_EEXIST = 17,
 	RING_EINVAL = 22,
