@@ -6,7 +6,7 @@
 need_lab
 initramfs=$(lab_initramfs tests/linux/init-net virtio_pci virtio_net e1000 ne2k-pci /usr/bin/iperf3 /usr/sbin/ethtool)
 # Full sizes take their time where every instruction is emulated.
-sizes="24000000 4194304 262144" seconds=500
+sizes="8000000 2097152 131072" seconds=500
 [ -z "${FULL:-}" ] || sizes="1000000000 67108864 1048576" seconds=3000
 guest_lines $seconds NET-DONE "bash tests/linux/net.sh $initramfs $sizes"
 finish
