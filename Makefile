@@ -29,7 +29,10 @@ LDLIBS     := -luring -laio -lcjson -lz -lzstd -lm
 
 FOLDERS    := ring blk netbridge backend vmm
 MAINS      := vmm/main.c backend/blkd_main.c backend/bridge_main.c
-src         = $(filter-out $(MAINS),$(wildcard $(1)/*.c))
+# What needs DPDK is a library of its own: the monitor is not linked with it.
+DPDK_SRC   := $(wildcard netbridge/dpdk*.c)
+DPDK_LIBS   = $(shell pkg-config --libs libdpdk 2>/dev/null)
+src         = $(filter-out $(MAINS) $(DPDK_SRC),$(wildcard $(1)/*.c))
 obj         = $(patsubst %.c,$(B)/obj/%.o,$(1))
 LIBS       := $(foreach f,vmm backend netbridge blk ring,$(B)/lib$(f).a)
 
@@ -43,8 +46,8 @@ PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-de
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk
 
-## build         the programs: build/sluice, build/sluice-blkd, build/sluice-bench and the benchmark guest
-build: $(B)/sluice $(B)/sluice-blkd $(PROGRAMS)
+## build         the programs: build/sluice, -blkd, -bridge and -bench, and the benchmark guest
+build: $(B)/sluice $(B)/sluice-blkd $(B)/sluice-bridge $(PROGRAMS)
 
 define folder_lib
 $(B)/lib$(1).a: $(call obj,$(call src,$(1)))
@@ -60,11 +63,16 @@ $(B)/sluice: $(call obj,vmm/main.c) $(LIBS)
 $(B)/sluice-blkd: $(call obj,backend/blkd_main.c) $(B)/libbackend.a $(B)/libnetbridge.a $(B)/libblk.a $(B)/libring.a
 	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd
 
-# The switch is what it is about: without it in netbridge/ there is nothing to build.
-BRIDGE     := $(if $(wildcard netbridge/switch*.c),$(B)/sluice-bridge)
-build: $(BRIDGE)
-$(B)/sluice-bridge: $(call obj,backend/bridge_main.c) $(B)/libbackend.a $(B)/libnetbridge.a $(B)/libblk.a $(B)/libring.a
-	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd $(shell pkg-config --libs libdpdk 2>/dev/null)
+$(B)/sluice-bridge: $(call obj,backend/bridge_main.c) $(B)/libbackend.a $(B)/libnetdpdk.a $(B)/libnetbridge.a \
+		$(B)/libblk.a $(B)/libring.a
+	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd $(DPDK_LIBS)
+
+# Its headers want what every processor since 2008 has.
+$(call obj,$(DPDK_SRC)): CFLAGS += $(shell pkg-config --cflags libdpdk 2>/dev/null)
+$(B)/libnetdpdk.a: $(call obj,$(DPDK_SRC))
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $^
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -101,7 +109,7 @@ deps:
 install: build
 	install -D -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 755 $(B)/sluice-blkd $(DESTDIR)$(PREFIX)/bin/sluice-blkd
-	$(if $(BRIDGE),install -D -m 755 $(BRIDGE) $(DESTDIR)$(PREFIX)/bin/sluice-bridge)
+	install -D -m 755 $(B)/sluice-bridge $(DESTDIR)$(PREFIX)/bin/sluice-bridge
 	install -D -m 755 $(B)/sluice-bench $(DESTDIR)$(PREFIX)/libexec/sluice/sluice-bench
 	install -D -m 644 build/perf/guest.elf $(DESTDIR)$(PREFIX)/libexec/sluice/guest.elf
 	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/sluice/README.md

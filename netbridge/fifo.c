@@ -19,7 +19,7 @@ struct record {
 	uint32_t size;
 	uint32_t len;
 	struct net_vnet_hdr hdr;
-	uint8_t pad[12];
+	uint8_t note[NET_FIFO_NOTE];
 };
 
 #define RECORD_ALIGN ((uint32_t)sizeof(struct record))
@@ -72,7 +72,8 @@ static int fifo_room(struct net_fifo *f, uint32_t size)
 	return 0;
 }
 
-int net_fifo_push(struct net_fifo *f, const struct net_packet *pkt, uint32_t offloads)
+static int fifo_push(struct net_fifo *f, const struct net_packet *pkt, uint32_t offloads,
+	const uint8_t *note)
 {
 	uint32_t size = (pkt->len + 2 * RECORD_ALIGN - 1) & ~(RECORD_ALIGN - 1);
 	struct record *r;
@@ -89,11 +90,24 @@ int net_fifo_push(struct net_fifo *f, const struct net_packet *pkt, uint32_t off
 	r->hdr = pkt->hdr;
 	r->hdr.flags &= NET_HDR_F_NEEDS_CSUM;
 	r->hdr.num_buffers = 1;
+	if (note)
+		memcpy(r->note, note, sizeof(r->note));
 	r->len = net_segs_gather(r + 1, pkt->len, pkt->segs, pkt->nsegs);
 	if (r->len != pkt->len)
 		return -EINVAL;
 	f->stage += size;
 	return 0;
+}
+
+int net_fifo_push(struct net_fifo *f, const struct net_packet *pkt, uint32_t offloads)
+{
+	return fifo_push(f, pkt, offloads, NULL);
+}
+
+int net_fifo_push_note(struct net_fifo *f, const struct net_packet *pkt, uint32_t offloads,
+	const uint8_t note[NET_FIFO_NOTE])
+{
+	return fifo_push(f, pkt, offloads, note);
 }
 
 void net_fifo_publish(struct net_fifo *f)
@@ -183,6 +197,33 @@ unsigned net_fifo_receive(struct net_fifo *f, uint32_t accepted, struct net_buff
 	if (dropped)
 		net_count(&c->rx_dropped, dropped);
 	return done;
+}
+
+unsigned net_fifo_peek(struct net_fifo *f, struct net_packet *pkts, struct iovec *segs,
+	const uint8_t **notes, unsigned n)
+{
+	uint64_t tail = atomic_load_explicit(&f->tail, memory_order_relaxed);
+	uint64_t head = atomic_load(&f->head);
+	unsigned done = 0;
+
+	while (done < n && tail != head) {
+		struct record *r = record_at(f, tail);
+
+		tail += r->size;
+		if (!r->len)
+			continue;
+		segs[done] = (struct iovec){r + 1, r->len};
+		pkts[done] = (struct net_packet){
+			.segs = &segs[done], .nsegs = 1, .len = r->len, .hdr = r->hdr};
+		notes[done++] = r->note;
+	}
+	f->peeked = tail;
+	return done;
+}
+
+void net_fifo_peek_done(struct net_fifo *f)
+{
+	atomic_store(&f->tail, f->peeked);
 }
 
 bool net_fifo_ready(const struct net_fifo *f)

@@ -33,6 +33,7 @@ struct net_ops {
 	int (*link_fd)(const struct net_port *port);
 	int (*offloads_set)(struct net_port *port, uint32_t offloads);
 	int (*queues_set)(struct net_port *port, unsigned queues); /* stores in_use itself */
+	void (*taker_set)(struct net_port *port, unsigned queue, const struct net_taker *taker);
 	/* adds what was counted elsewhere than in the port's queues; any thread */
 	void (*counters_add)(const struct net_port *port, struct net_counters *sum);
 	void (*close)(struct net_port *port); /* frees the port */
@@ -161,6 +162,7 @@ bool net_segment_next(struct net_segmenter *s, struct net_segment *out);
 /* ------------------------------------------------------------------ queue of frames */
 
 #define NET_FIFO_BYTES (2u << 20)
+#define NET_FIFO_NOTE  12u
 
 /*
  * A queue of copied frames in a ring of bytes: one producer, one consumer, no lock. Pages are
@@ -171,6 +173,7 @@ struct net_fifo {
 	uint64_t stage;                                 /* producer: pushed, not yet published */
 	uint64_t tail_seen;
 	_Alignas(NET_CACHE_LINE) _Atomic uint64_t tail; /* consumer: room up to here is free */
+	uint64_t peeked; /* consumer */
 	bool segmenting;
 	struct net_segmenter seg; /* consumer: of the frame at tail */
 	_Alignas(NET_CACHE_LINE) uint8_t *base;
@@ -182,6 +185,10 @@ void net_fifo_destroy(struct net_fifo *f);
 /* Copies the frame in. -ENOSPC: no room now. -EINVAL: never (length, header); drop it. */
 int net_fifo_push(struct net_fifo *f, const struct net_packet *pkt, uint32_t offloads);
 
+/* The same with a note for the consumer. */
+int net_fifo_push_note(struct net_fifo *f, const struct net_packet *pkt, uint32_t offloads,
+	const uint8_t note[NET_FIFO_NOTE]);
+
 /* Makes what was pushed visible; sequentially consistent, so that a look at a flag may follow. */
 void net_fifo_publish(struct net_fifo *f);
 
@@ -189,6 +196,14 @@ void net_fifo_publish(struct net_fifo *f);
  */
 unsigned net_fifo_receive(struct net_fifo *f, uint32_t accepted, struct net_buffer *bufs,
 	unsigned n, struct net_counters *c);
+
+/*
+ * Instead of receiving: up to n frames as they lie in the queue, as packets of one segment each,
+ * and their notes. They are good until net_fifo_peek_done(), which takes them out.
+ */
+unsigned net_fifo_peek(struct net_fifo *f, struct net_packet *pkts, struct iovec *segs,
+	const uint8_t **notes, unsigned n);
+void net_fifo_peek_done(struct net_fifo *f);
 
 bool net_fifo_ready(const struct net_fifo *f);
 uint64_t net_fifo_used(const struct net_fifo *f);

@@ -277,11 +277,7 @@ int net_user_network_parse(
 	uint32_t *net, unsigned *prefix, const char *text, char why[NET_WHY_MAX]);
 int net_user_address_parse(uint32_t *out, const char *text, char why[NET_WHY_MAX]);
 
-/* ------------------------------------------------------------------ DPDK
- *
- * This part and the switch below are an interface without its implementation so far: nothing that
- * is built calls them.
- */
+/* ------------------------------------------------------------------ DPDK */
 
 /*
  * DPDK's environment, once in a process and before anything else of this part. Its threads are not
@@ -317,8 +313,9 @@ int net_xdp_open(
  * A learning Ethernet switch (IEEE 802.1Q: filtering database with ageing, flooding, VLANs). It has
  * no thread: frames are forwarded by who brings them, on one of its workers, which are threads of
  * the caller's. A port belongs to one worker. A frame for a port of the same worker is handed over
- * at once, without a copy of its own; for another worker's it is copied into a packet buffer and
- * goes through that worker's ring.
+ * at once, without a copy of its own; for another worker's it is copied into the queue of frames
+ * between the two. Workers may be DPDK's lcores, and must be where a joined port is DPDK's; the
+ * switch itself knows nothing of it.
  *
  * A port is either joined (an open net_port: tap, ethdev ..., which the switch sends to and its
  * worker receives from) or offered (the switch makes a net_port, and a device uses it like any
@@ -335,26 +332,27 @@ struct net_switch_options {
 	unsigned workers;  /* 1 .. NET_SWITCH_WORKERS_MAX */
 	unsigned macs;     /* entries of the MAC table; 0: 16,384 */
 	unsigned ageing_s; /* 0: 300 (802.1Q table 8-3) */
-	unsigned buffers;  /* packet buffers; 0: 16,384 */
-	/* Something was put into a worker's ring while it may sleep: wake it. Any worker's thread.
+	/* Frames were put into a worker's queue while it may sleep: wake it. Any worker's thread.
 	 */
 	void (*wake)(void *ctx, unsigned worker);
 	void *ctx;
 };
 
-/* net_dpdk_init() has been called. */
+/* -EINVAL, -ENOMEM. */
 int net_switch_create(
 	struct net_switch **out, const struct net_switch_options *opts, char why[NET_WHY_MAX]);
 /* No ports, no worker running. */
 void net_switch_destroy(struct net_switch *sw);
 
-/* Every round of a worker's loop, on its thread: takes frames out of its ring and receives from its
- * joined ports (those that are due); how many frames. */
+/* Every round of a worker's loop, on its thread: takes what other workers brought and receives from
+ * its joined ports (those that are due); how many frames. */
 unsigned net_switch_poll(struct net_switch *sw, unsigned worker);
 /* Before the worker sleeps, on its thread: true: there is work, do not. From then on wake() is
  * called for it until net_switch_awake(). */
 bool net_switch_sleep(struct net_switch *sw, unsigned worker);
 void net_switch_awake(struct net_switch *sw, unsigned worker);
+/* Polls readable when a joined port of this worker's may have frames: ends its sleep. */
+int net_switch_fd(const struct net_switch *sw, unsigned worker);
 
 struct net_switch_rate {
 	uint64_t bytes_per_s; /* 0: no limit */
@@ -383,7 +381,7 @@ struct net_switch_port_options {
 int net_switch_port_add(struct net_switch *sw, const struct net_switch_port_options *opts,
 	struct net_port **out, char why[NET_WHY_MAX]);
 /* Its frames in flight are dropped, what it was learnt for is forgotten, a joined port is closed.
- * Blocks for a round of the workers (which must be polling, or answer wake()). -ENOENT. */
+ * Blocks for a round of the workers. -ENOENT; -EBUSY: offered, and its user has not closed it. */
 int net_switch_port_remove(struct net_switch *sw, const char *name);
 /* Changes VLANs, isolation, rates. -ENOENT, -EINVAL. */
 int net_switch_port_set(

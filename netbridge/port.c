@@ -76,6 +76,12 @@ int net_port_fd(const struct net_port *port, unsigned queue)
 	return port->ops->fd(port, queue);
 }
 
+void net_port_taker_set(struct net_port *port, unsigned queue, const struct net_taker *taker)
+{
+	if (queue < port->queues && port->ops->taker_set)
+		port->ops->taker_set(port, queue, taker);
+}
+
 bool net_port_link(struct net_port *port)
 {
 	return port->ops->link ? port->ops->link(port) : true;
