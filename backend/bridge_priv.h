@@ -70,9 +70,10 @@ struct bridge_worker {
 	unsigned index;
 	struct io_thread *io;
 	struct io_poller poller;
-	struct io_work wake; /* does nothing but end the sleep */
-	int core;            /* -1: any */
-	int error;           /* of entering */
+	struct io_watch watch; /* joined ports may have frames */
+	struct io_work wake;   /* does nothing but end the sleep */
+	int core;              /* -1: any */
+	int error;             /* of entering */
 };
 
 struct bridge_port {

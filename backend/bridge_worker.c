@@ -63,6 +63,12 @@ static void worker_enter(void *ctx)
 	w->error = net_dpdk_thread_enter();
 	if (w->error)
 		return;
+	w->watch = (struct io_watch){.fd = net_switch_fd(w->bridge->sw, w->index)};
+	w->error = io_watch_add(w->io, &w->watch);
+	if (w->error) {
+		net_dpdk_thread_leave();
+		return;
+	}
 	w->poller = (struct io_poller){
 		.poll = worker_poll, .sleep = worker_sleep, .wake = worker_awake};
 	io_poller_add(w->io, &w->poller);
@@ -73,6 +79,7 @@ static void worker_leave(void *ctx)
 	struct bridge_worker *w = ctx;
 
 	io_poller_remove(w->io, &w->poller);
+	io_watch_remove(w->io, &w->watch);
 	net_dpdk_thread_leave();
 }
 

@@ -218,6 +218,8 @@ static int vnet_queue_start(struct split_device *d, unsigned index)
 	p->rx_retry_ns = p->rx_backoff_ns = 0;
 	p->rx_waits_buffers = p->rx_roomy = false;
 	p->rx_want = RX_WANT_START;
+	net_port_taker_set(
+		v->port, index / 2, &(struct net_taker){.offer = vnet_rx_offer, .ctx = p});
 	return 0;
 }
 
@@ -227,10 +229,12 @@ static void vnet_queue_stop(struct split_device *d, unsigned index)
 
 	if (index / 2 >= v->pairs)
 		return;
-	if (index % 2)
+	if (index % 2) {
 		v->pair[index / 2].tx_retry_ns = 0;
-	else
-		port_rx_stop(&v->pair[index / 2].rx);
+		return;
+	}
+	net_port_taker_set(v->port, index / 2, NULL);
+	port_rx_stop(&v->pair[index / 2].rx);
 }
 
 /* Frames are copied or written by the time a call to the port returns. */
@@ -371,8 +375,10 @@ static void vnet_destroy(struct split_device *d)
 {
 	struct vnet *v = (struct vnet *)d;
 
-	for (unsigned i = 0; i < v->pairs; i++)
+	for (unsigned i = 0; i < v->pairs; i++) {
+		net_port_taker_set(v->port, i, NULL);
 		port_rx_stop(&v->pair[i].rx);
+	}
 	io_timer_set(d->io, &v->retry, 0);
 	port_link_stop(&v->link);
 	split_fini(d);
@@ -448,6 +454,7 @@ static void vnet_wire(struct vnet *v)
 		v->packet_list[i] = &v->packets[i];
 	for (unsigned i = 0; i < v->pairs; i++) {
 		port_rx_init(&v->pair[i].rx, v->common.io, v->port, i);
+		v->pair[i].vnet = v;
 		v->pair[i].rxq = &v->common.queues[2 * i];
 		v->pair[i].txq = &v->common.queues[2 * i + 1];
 	}

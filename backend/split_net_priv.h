@@ -42,7 +42,10 @@ struct vnet_hdr_place {
 	uint32_t n;
 };
 
+struct vnet;
+
 struct vnet_pair {
+	struct vnet *vnet;
 	struct split_queue *rxq, *txq;
 	struct port_rx rx;
 	uint64_t rx_retry_ns;  /* too few buffers for a large frame: not before */
@@ -85,6 +88,8 @@ struct vnet {
 unsigned vnet_tx_poll(struct vnet *v, struct vnet_pair *p);
 unsigned vnet_rx_poll(struct vnet *v, struct vnet_pair *p);
 void vnet_rx_flush(struct vnet_pair *p);
+/* Of struct net_taker, for a pair: frames that the port hands over. */
+unsigned vnet_rx_offer(void *ctx, struct net_packet *const *pkts, unsigned n);
 int vnet_active_set(struct vnet *v, unsigned pairs);
 
 /* A queue that may be given frames. */

@@ -280,6 +280,96 @@ static unsigned vnet_rx_frames(struct vnet *v, struct vnet_pair *p)
 	return total;
 }
 
+/* ------------------------------------------------------------------ frames that are handed over */
+
+/* How many chains from w->head on to use for a frame; 0: the driver has given too few. */
+static unsigned vnet_offer_chains(
+	struct vnet *v, struct vnet_pair *p, struct vnet_window *w, uint32_t need, unsigned want)
+{
+	uint64_t room = 0;
+	unsigned n = 0;
+
+	if (!split_has(&v->common, VIRTIO_NET_F_MRG_RXBUF)) {
+		if (w->head == w->end)
+			vnet_window_more(v, p, w, want);
+		return w->head < w->end && !v->common.broken;
+	}
+	while (w->room < need && vnet_window_more(v, p, w, want))
+		;
+	if (w->room < need || v->common.broken)
+		return 0;
+	while (room < need)
+		room += v->chains[w->head + n++].in_len;
+	return n;
+}
+
+static void vnet_segs_copy(const struct iovec *to, const struct net_packet *pkt)
+{
+	size_t at = 0;
+
+	for (uint32_t i = 0; i < pkt->nsegs; i++) {
+		const uint8_t *from = pkt->segs[i].iov_base;
+		size_t left = pkt->segs[i].iov_len;
+
+		while (left) {
+			size_t part = to->iov_len - at < left ? to->iov_len - at : left;
+
+			memcpy((uint8_t *)to->iov_base + at, from, part);
+			from += part;
+			left -= part;
+			at += part;
+			if (at == to->iov_len) {
+				to++;
+				at = 0;
+			}
+		}
+	}
+}
+
+static void vnet_offer_store(struct vnet *v, struct vnet_pair *p, struct vnet_window *w,
+	const struct net_packet *pkt, unsigned nchains)
+{
+	struct net_buffer *buf = &v->buffers[0];
+
+	vnet_buffer_make(v, w->head, nchains, buf, &v->places[0]);
+	vnet_segs_copy(buf->segs, pkt);
+	buf->len = pkt->len;
+	buf->hdr = pkt->hdr;
+	vnet_rx_done(v, p, w, buf, &v->places[0]);
+}
+
+unsigned vnet_rx_offer(void *ctx, struct net_packet *const *pkts, unsigned n)
+{
+	struct vnet_pair *p = ctx;
+	struct vnet *v = p->vnet;
+	struct vnet_window w = {0};
+	unsigned done = 0;
+
+	while (done < n && vnet_rx_live(p) && !v->common.broken) {
+		uint32_t need = pkts[done]->len + VNET_HDR_BYTES;
+		unsigned nchains = vnet_offer_chains(v, p, &w, need, n - done);
+
+		if (nchains == 1 && v->chains[w.head].in_len < need) {
+			/* without merging, one that does not fit its buffer is lost */
+			counter_add(&v->common.counters.dropped, 1);
+			done++;
+		} else if (nchains) {
+			vnet_offer_store(v, p, &w, pkts[done++], nchains);
+		} else if (!w.dry && w.head) {
+			/* the arrays are used up: start over with empty ones */
+			vnet_window_return(v, p, &w);
+			vnet_rx_flush(p);
+		} else {
+			break;
+		}
+	}
+	vnet_window_return(v, p, &w);
+	vnet_rx_flush(p);
+	return done;
+}
+
+/* ------------------------------------------------------------------ when to look */
+
 unsigned vnet_rx_poll(struct vnet *v, struct vnet_pair *p)
 {
 	p->rx_waits_buffers = false;

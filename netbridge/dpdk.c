@@ -83,7 +83,7 @@ int net_dpdk_init(const struct net_dpdk_options *o, char why[NET_WHY_MAX])
 		argument(&a, "--file-prefix");
 		argument(&a, dpdk.prefix);
 	} else {
-		argument(&a, "--in-memory");
+		argument(&a, o->no_huge ? "--no-shconf" : "--in-memory");
 		argument(&a, "--no-telemetry");
 	}
 	for (int i = 0; o->args && o->args[i]; i++)
