@@ -223,7 +223,11 @@ static void flood_there(
 			lane_put(w, &w->sw->workers[i], frames, n, &from->full);
 }
 
-/* Groups frames[left] by destination; from: who sent them, NULL: another worker. */
+/*
+ * Groups n frames by destination; from: who sent them, NULL: another worker. No group reaches over
+ * a change between flooded frames and others: an address that becomes known in between must not
+ * make frames overtake (8.6.6).
+ */
 static void frames_hand_on(struct switch_worker *w, struct switch_port *from, unsigned n)
 {
 	uint64_t left = switch_all(n), rest;
@@ -235,7 +239,10 @@ static void frames_hand_on(struct switch_worker *w, struct switch_port *from, un
 
 		for (rest = left; rest; rest &= rest - 1) {
 			unsigned i = (unsigned)__builtin_ctzll(rest);
+			bool flood = w->frames[i].dest == SWITCH_FLOOD;
 
+			if (flood != (dest == SWITCH_FLOOD))
+				break;
 			if (w->frames[i].dest != dest)
 				continue;
 			w->group[k++] = &w->frames[i];

@@ -107,7 +107,13 @@ static unsigned receive_some(struct worker *w)
 		n++;
 		if (memcmp(data, me, 6))
 			continue;
-		w->wrong += !frame_good(data, b.len, from, atomic_load(&w->received));
+		if (!frame_good(data, b.len, from, atomic_load(&w->received)) && !w->wrong++) {
+			uint32_t seq;
+
+			memcpy(&seq, data + 14, sizeof(seq));
+			printf("\n    port%u: %u bytes of frame %u instead of %u ", w->index, b.len,
+				seq, atomic_load(&w->received));
+		}
 		atomic_fetch_add(&w->received, 1);
 	}
 }
