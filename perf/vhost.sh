@@ -180,10 +180,13 @@ disks() {
 
 # ------------------------------------------------------------------ from start to end
 
+. perf/vhost-net.bash
 facts
-for part in "${@:-disk}"; do
+[ $# != 0 ] || set -- disk net
+for part; do
 	case $part in
 	disk) disks ;;
+	net) net ;;
 	*)
 		echo "vhost.sh: $part: use disk or net" >&2
 		exit 2
