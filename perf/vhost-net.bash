@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The network half of vhost.sh: DPDK's testpmd drives virtio_user ports on one core, the back-end runs on the other.
+# shellcheck source=perf/ovs.bash
+. perf/ovs.bash
 PREFIX=sluice-perf-$$
 SOCKETS=$PWD/$TMP
 MAC_A=02:00:00:00:01:0a
@@ -69,7 +71,7 @@ backend_stop() {
 	case $1 in
 	testpmd) pmd_end backend ;;
 	sluice-bridge) stop "$started" ;;
-	ovs) ovs_stop ;;
+	ovs) ovs_stop "$SOCKETS/ovs" ;;
 	esac
 	rm -f "$SOCKETS/a" "$SOCKETS/b"
 }
@@ -80,37 +82,12 @@ bridge() {
 # bridge_count PORT COUNTER
 bridge_count() { curl -sS --unix-socket "$SOCKETS/control" "http://x/ports/$1" | jq ".counters.$2"; }
 
-OVS_LIB=/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk
-ovs_reason() {
-	if [ ! -x "$OVS_LIB" ]; then
-		echo "it is not installed (make deps-dpdk)"
-	elif ! unshare -n true 2>/dev/null; then
-		echo "no network namespace can be made"
-	fi
-}
-ovs_set() { timeout 20 ovs-vsctl --db="unix:$SOCKETS/ovs/db" "$@"; }
-# Its own database and run directory; its taps are in a network namespace that ends with it.
 ovs() {
 	local dir=$SOCKETS/ovs
-	rm -rf "$dir"
-	mkdir "$dir"
-	export OVS_RUNDIR=$dir
-	ovsdb-tool create "$dir/conf.db" /usr/share/openvswitch/vswitch.ovsschema
-	serve "$TMP/ovsdb.log" ovsdb-server "$dir/conf.db" --remote="punix:$dir/db" --unixctl="$dir/db.ctl"
-	ovs_db=$started
-	until_true [ -S "$dir/db" ]
-	ovs_set --no-wait init
-	ovs_set --no-wait set Open_vSwitch . other_config:dpdk-init=true other_config:pmd-cpu-mask=0x1 \
-		other_config:dpdk-lcore-mask=0x2 other_config:per-port-memory=true \
-		other_config:dpdk-extra="--no-huge --legacy-mem -m 512 --no-pci --no-telemetry --file-prefix=$PREFIX-ovs"
-	serve "$TMP/backend.log" unshare -n "$OVS_LIB" "unix:$dir/db" --unixctl="$dir/ctl"
-	ovs_set add-br br0 -- set Bridge br0 datapath_type=netdev \
+	ovs_start "$dir" "$PREFIX-ovs" "unshare -n" pmd-cpu-mask=0x1 dpdk-lcore-mask=0x2 || return
+	ovs_set "$dir" add-br br0 -- set Bridge br0 datapath_type=netdev \
 		-- add-port br0 a -- set Interface a type=dpdkvhostuserclient "options:vhost-server-path=$SOCKETS/a" \
 		-- add-port br0 b -- set Interface b type=dpdkvhostuserclient "options:vhost-server-path=$SOCKETS/b"
-}
-ovs_stop() {
-	stop "$started"
-	stop "$ovs_db"
 }
 
 # ------------------------------------------------------------------ one port
@@ -178,7 +155,7 @@ two_driver() {
 	[ "$1" != ovs ] || listen=,server=1
 	devices=("$(user_port 0 "$SOCKETS/a" "$2" $MAC_A "$listen")" ${4:+"$4"} "$(user_port 1 "$SOCKETS/b" "$2" $MAC_B "$listen")" ${5:+"$5"})
 	pmd driver 1 "$3" "${devices[@]}" || return
-	[ "$1" != ovs ] || until_true grep -q "'$SOCKETS/b' changed to 'enabled'" "$TMP/backend.log"
+	[ "$1" != ovs ] || until_true grep -q "'$SOCKETS/b' changed to 'enabled'" "$SOCKETS/ovs/log"
 }
 # two WHO RING ROUND: frames that go round, for ever, in both directions
 two() {
@@ -202,7 +179,7 @@ two_check() {
 	local who=$1 ring=$2 name=$1,forward,$2 says
 	perf/vhost-frames.pl make $MAC_A $MAC_B 200 >"$TMP/in.pcap"
 	rm -f "$TMP/out.pcap"
-	two_start "$who" && two_driver "$who" "$ring" io "--vdev=net_pcap0,rx_pcap=$SOCKETS/in.pcap" "--vdev=net_pcap1,tx_pcap=$SOCKETS/out.pcap"
+	two_start "$who" && two_driver "$who" "$ring" "io --no-flush-rx" "--vdev=net_pcap0,rx_pcap=$SOCKETS/in.pcap" "--vdev=net_pcap1,tx_pcap=$SOCKETS/out.pcap"
 	say driver start
 	until_true two_came 200
 	pmd_end driver
