@@ -54,15 +54,17 @@ user_port() {
 	[ "$3" = split ] || packed=1
 	echo "--vdev=net_virtio_user$1,path=$2,mac=$4,queue_size=1024,packed_vq=$packed${5:-}"
 }
-# drive [COMMAND]: the driver works, and says how much it did
+# drive [COMMAND]: the driver works; then its rates are in `shown rates`, what it did in all in `shown driver`
 drive() {
 	say driver "${1:-start}"
 	sleep 0.4
 	show driver
 	sleep "$(awk "BEGIN { print $MS / 1000 }")"
 	show driver
+	cp "$TMP/driver.log" "$TMP/rates.log"
 	say driver stop
 	said driver '^Done\.' 1
+	show driver
 }
 
 # ------------------------------------------------------------------ the back-ends
@@ -119,12 +121,12 @@ one() {
 	[ "$who" != testpmd ] || say backend start
 	drive
 	if [ "$direction" = in ]; then
-		rate=$(shown driver 0 Tx-pps)
-		sent=$(sed -n 's/.*TX-packets: *\([0-9]*\).*TX-total.*/\1/p' "$TMP/driver.log" | head -n 1)
+		rate=$(shown rates 0 Tx-pps)
+		sent=$(shown driver 0 TX-packets)
 		taken=$(one_taken "$who")
 		[ "$sent" = "$taken" ] || bad "$name" "$sent frames sent, $taken taken"
 	else
-		rate=$(shown driver 0 Rx-pps)
+		rate=$(shown rates 0 Rx-pps)
 		sent=$(shown driver 0 RX-bytes)
 		taken=$(shown driver 0 RX-packets)
 		[ "$sent" = $((taken * FRAME)) ] || bad "$name" "$taken frames of $FRAME bytes are not $sent bytes"
@@ -164,7 +166,7 @@ two() {
 		bad "$name" "$(tail -qn 1 "$TMP/backend.log" "$TMP/driver.log" | tr '\n' ' ')"
 	else
 		drive "start tx_first 8"
-		figure "$name" "$3" $(($(shown driver 0 Rx-pps) + $(shown driver 1 Rx-pps)))
+		figure "$name" "$3" $(($(shown rates 0 Rx-pps) + $(shown rates 1 Rx-pps)))
 		[ "$(median "$name")" != 0 ] || bad "$name" "no frame came"
 		for port in 0 1; do
 			[ "$(shown driver $port RX-bytes)" = $(($(shown driver $port RX-packets) * FRAME)) ] || bad "$name" "frames of another size"
