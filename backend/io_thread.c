@@ -16,6 +16,8 @@
 
 #define WINDOW_START_NS  4000u
 #define CLOCK_EVERY      16u /* rounds between looks at the clock while there is work */
+#define CROWDED_MISSES   3u
+#define CROWDED_SLEEPS   128u
 #define TIMERS_EVERY_MAX 64u
 
 static _Thread_local const struct io_thread *io_current;
@@ -326,11 +328,30 @@ static void io_window_tune(struct io_thread *io, uint64_t slept_ns)
 {
 	uint64_t w = io->window_ns, max = io->window_max_ns;
 
+	if (io->crowded) {
+		io->crowded--;
+		return;
+	}
 	if (slept_ns + w <= max)
 		w = w ? w * 2 : WINDOW_START_NS;
 	else
 		w = w / 2 >= WINDOW_START_NS ? w / 2 : 0;
 	io->window_ns = w < max ? w : max;
+}
+
+/*
+ * Windows about as long as may be are in vain, one after the other, and yet the sleeps are short:
+ * somebody else wants this processor, perhaps who is to make the work that is polled for. Who has
+ * polled gets the processor back late, who slept gets it at once: for a while it does not poll.
+ */
+static void io_window_missed(struct io_thread *io)
+{
+	counter_add(&io->poll_misses, 1);
+	if (io->window_ns * 2 < io->window_max_ns || ++io->misses < CROWDED_MISSES)
+		return;
+	io->misses = 0;
+	io->window_ns = 0;
+	io->crowded = CROWDED_SLEEPS;
 }
 
 static void io_sleep(struct io_thread *io)
@@ -373,12 +394,13 @@ static void io_loop(struct io_thread *io)
 		work += io_pollers_poll(io);
 		work += io->wait->round(io);
 		io_pollers_batch_end(io);
-		if (work && ++io->rounds % CLOCK_EVERY != 0) {
-			if (idle_since)
-				counter_add(&io->poll_hits, 1);
+		if (work && idle_since) {
+			counter_add(&io->poll_hits, 1);
+			io->misses = 0;
 			idle_since = 0;
-			continue;
 		}
+		if (work && ++io->rounds % CLOCK_EVERY != 0)
+			continue;
 		work += io_clock_look(io);
 		if (work) {
 			idle_since = 0;
@@ -391,7 +413,7 @@ static void io_loop(struct io_thread *io)
 			continue;
 		}
 		if (io->window_ns)
-			counter_add(&io->poll_misses, 1);
+			io_window_missed(io);
 		idle_since = 0;
 		io_sleep(io);
 	}
