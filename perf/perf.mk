@@ -8,7 +8,8 @@ $(B)/sluice-bench: $(call obj,$(BENCH_SRC)) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 ## perf-vhost    back-ends of their own against qemu-storage-daemon, testpmd and Open vSwitch, as ratios (6 minutes)
-perf-vhost: deps build
+perf-vhost: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build
 	@perf/vhost.sh
 
 .PHONY: perf-vhost
