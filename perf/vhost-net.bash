@@ -8,6 +8,7 @@ MAC_A=02:00:00:00:01:0a
 MAC_B=02:00:00:00:01:0b
 FRAME=64
 declare -A PMD_IN PMD_PID
+trap '' PIPE # whose testpmd has died has it in its log
 
 # ------------------------------------------------------------------ testpmd
 
@@ -27,12 +28,14 @@ pmd() {
 	PMD_IN[$name]=$fd
 	until_true grep -q 'testpmd>' "$TMP/$name.log"
 }
-say() { echo "$2" >&"${PMD_IN[$1]}"; }
+say() { echo "$2" 2>/dev/null >&"${PMD_IN[$1]}"; }
 # pmd_end NAME: what it said is in NAME.log
 pmd_end() {
-	local fd=${PMD_IN[$1]}
+	local fd=${PMD_IN[$1]:-}
+	[ -n "$fd" ] || return
 	say "$1" quit
 	exec {fd}>&-
+	unset "PMD_IN[$1]"
 	wait "${PMD_PID[$1]}" 2>/dev/null
 }
 # said NAME TEXT TIMES: it has, by now so often; it answers when its processor lets it
@@ -116,8 +119,12 @@ one_taken() {
 one() {
 	local who=$1 direction=$2 ring=$3 name=$1,$2,$3 mode=txonly rate sent taken
 	[ "$direction" = in ] || mode=rxonly
-	one_start "$who" "$direction" || { bad "$name" "$(tail -n 1 "$TMP/backend.log")"; return; }
-	pmd driver 1 $mode "$(user_port 0 "$SOCKETS/a" "$ring" $MAC_A)" || { bad "$name" "$(tail -n 1 "$TMP/driver.log")"; return; }
+	if ! one_start "$who" "$direction" || ! pmd driver 1 $mode "$(user_port 0 "$SOCKETS/a" "$ring" $MAC_A)"; then
+		bad "$name" "$(tail -qn 1 "$TMP/backend.log" "$TMP/driver.log" | tr '\n' ' ')"
+		pmd_end driver
+		backend_stop "$who"
+		return
+	fi
 	[ "$who" != testpmd ] || say backend start
 	drive
 	if [ "$direction" = in ]; then
@@ -180,10 +187,9 @@ two_came() { show driver && [ "$(shown driver 3 TX-packets)" -ge "$1" ]; }
 two_check() {
 	local who=$1 ring=$2 name=$1,forward,$2 says
 	perf/vhost-frames.pl make $MAC_A $MAC_B 200 >"$TMP/in.pcap"
-	rm -f "$TMP/out.pcap"
-	two_start "$who" && two_driver "$who" "$ring" "io --no-flush-rx" "--vdev=net_pcap0,rx_pcap=$SOCKETS/in.pcap" "--vdev=net_pcap1,tx_pcap=$SOCKETS/out.pcap"
-	say driver start
-	until_true two_came 200
+	: >"$TMP/out.pcap"
+	two_start "$who" && two_driver "$who" "$ring" "io --no-flush-rx" "--vdev=net_pcap0,rx_pcap=$SOCKETS/in.pcap" \
+		"--vdev=net_pcap1,tx_pcap=$SOCKETS/out.pcap" && say driver start && until_true two_came 200
 	pmd_end driver
 	backend_stop "$who"
 	says=$(perf/vhost-frames.pl check $MAC_A $MAC_B 200 <"$TMP/out.pcap" 2>&1) || bad "$name" "content: $says"

@@ -7,7 +7,7 @@
 cd "$(dirname "$0")/.." || exit 1
 SLUICE=build/sluice
 BLKD=build/sluice-blkd
-BRIDGE=build/sluice-bridge
+BRIDGE=${BRIDGE:-build/sluice-bridge}
 GUEST=build/perf/guest.elf
 RUNS=${RUNS:-5}
 MS=${MS:-1000}
@@ -46,12 +46,11 @@ stop() {
 	kill -TERM "$1" 2>/dev/null
 	wait "$1" 2>/dev/null
 }
-# until_true COMMAND...: for at most 20 seconds
+# until_true COMMAND...: for at most 15 seconds
 until_true() {
-	local n=0
+	local end=$((SECONDS + 15))
 	until "$@" >/dev/null 2>&1; do
-		n=$((n + 1))
-		[ $n -lt 400 ] || return 1
+		[ $SECONDS -lt $end ] || return 1
 		sleep 0.05
 	done
 }
