@@ -57,16 +57,18 @@ user_port() {
 	[ "$3" = split ] || packed=1
 	echo "--vdev=net_virtio_user$1,path=$2,mac=$4,queue_size=1024,packed_vq=$packed${5:-}"
 }
-# drive [COMMAND]: the driver works; then its rates are in `shown rates`, what it did in all in `shown driver`
+# drive [""]: the driver works, already or from now on; then its rates are in `shown rates`, what it did in all in `shown driver`
 drive() {
-	say driver "${1:-start}"
+	local done
+	[ -z "${1-start}" ] || say driver start
 	sleep 0.4
 	show driver
 	sleep "$(awk "BEGIN { print $MS / 1000 }")"
 	show driver
 	cp "$TMP/driver.log" "$TMP/rates.log"
+	done=$(grep -c '^Done\.' "$TMP/driver.log")
 	say driver stop
-	said driver '^Done\.' 1
+	said driver '^Done\.' $((done + 1))
 	show driver
 }
 
@@ -164,15 +166,25 @@ two_driver() {
 	[ "$1" != ovs ] || listen=,server=1
 	devices=("$(user_port 0 "$SOCKETS/a" "$2" $MAC_A "$listen")" ${4:+"$4"} "$(user_port 1 "$SOCKETS/b" "$2" $MAC_B "$listen")" ${5:+"$5"})
 	pmd driver 1 "$3" "${devices[@]}" || return
-	[ "$1" != ovs ] || until_true grep -q "'$SOCKETS/b' changed to 'enabled'" "$SOCKETS/ovs/log"
+	[ "$1" != ovs ] || until_true ovs_enabled
+}
+# Both queues of both its ports.
+ovs_enabled() { [ "$(grep -c "changed to 'enabled'" "$SOCKETS/ovs/log")" -ge 4 ]; }
+# two_begun: frames go round in both directions; those that a port took before it was ready are sent anew
+two_begun() {
+	say driver stop
+	say driver "start tx_first 8"
+	sleep 0.4
+	show driver
+	[ "$(shown driver 0 RX-packets)" -gt 1000 ] && [ "$(shown driver 1 RX-packets)" -gt 1000 ]
 }
 # two WHO RING ROUND: frames that go round, for ever, in both directions
 two() {
 	local who=$1 ring=$2 name=$1,forward,$2 port
-	if ! two_start "$who" || ! two_driver "$who" "$ring" "io --eth-peer=0,$MAC_B --eth-peer=1,$MAC_A"; then
+	if ! two_start "$who" || ! two_driver "$who" "$ring" "io --eth-peer=0,$MAC_B --eth-peer=1,$MAC_A" || ! until_true two_begun; then
 		bad "$name" "$(tail -qn 1 "$TMP/backend.log" "$TMP/driver.log" | tr '\n' ' ')"
 	else
-		drive "start tx_first 8"
+		drive ""
 		figure "$name" "$3" $(($(shown rates 0 Rx-pps) + $(shown rates 1 Rx-pps)))
 		[ "$(median "$name")" != 0 ] || bad "$name" "no frame came"
 		for port in 0 1; do
