@@ -41,7 +41,8 @@ PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-de
               spin git clang clang-format clang-tidy libclang-rt-14-dev linux-perf iproute2 \
               linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev zlib1g-dev libzstd-dev \
               qemu-system-x86 cpio kmod xz-utils e2fsprogs iperf3 socat curl debootstrap wrk dmsetup \
-              ethtool tcpdump perl libmicrohttpd-dev libnbd-dev nbdkit dpdk-dev
+              ethtool tcpdump perl libmicrohttpd-dev libnbd-dev nbdkit dpdk-dev \
+              openvswitch-switch-dpdk
 
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk

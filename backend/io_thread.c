@@ -16,6 +16,9 @@
 
 #define WINDOW_START_NS  4000u
 #define CLOCK_EVERY      16u /* rounds between looks at the clock while there is work */
+#define CROWDED_MISSES   3u
+#define CROWDED_NS       1000000u /* no round takes so long */
+#define CROWDED_SLEEPS   512u
 #define TIMERS_EVERY_MAX 64u
 
 static _Thread_local const struct io_thread *io_current;
@@ -326,11 +329,44 @@ static void io_window_tune(struct io_thread *io, uint64_t slept_ns)
 {
 	uint64_t w = io->window_ns, max = io->window_max_ns;
 
+	if (io->crowded) {
+		io->crowded--;
+		return;
+	}
 	if (slept_ns + w <= max)
 		w = w ? w * 2 : WINDOW_START_NS;
 	else
 		w = w / 2 >= WINDOW_START_NS ? w / 2 : 0;
 	io->window_ns = w < max ? w : max;
+}
+
+/* Who has polled gets the processor back late, who slept gets it at once. */
+static void io_window_crowded(struct io_thread *io)
+{
+	io->misses = 0;
+	io->window_ns = 0;
+	io->crowded = CROWDED_SLEEPS;
+}
+
+/*
+ * Windows about as long as may be are in vain, one after the other, and yet the sleeps are short:
+ * somebody else wants this processor, perhaps who is to make the work that is polled for. For a
+ * while it does not poll.
+ */
+static void io_window_missed(struct io_thread *io)
+{
+	counter_add(&io->poll_misses, 1);
+	if (io->window_ns * 2 >= io->window_max_ns && ++io->misses >= CROWDED_MISSES)
+		io_window_crowded(io);
+}
+
+/* Work came, but after longer than was polled: somebody else ran in the middle. */
+static void io_window_hit(struct io_thread *io, uint64_t polled_ns)
+{
+	counter_add(&io->poll_hits, 1);
+	io->misses = 0;
+	if (polled_ns > 2 * io->window_max_ns + CROWDED_NS)
+		io_window_crowded(io);
 }
 
 static void io_sleep(struct io_thread *io)
@@ -373,12 +409,12 @@ static void io_loop(struct io_thread *io)
 		work += io_pollers_poll(io);
 		work += io->wait->round(io);
 		io_pollers_batch_end(io);
-		if (work && ++io->rounds % CLOCK_EVERY != 0) {
-			if (idle_since)
-				counter_add(&io->poll_hits, 1);
+		if (work && idle_since) {
+			io_window_hit(io, clock_now_ns() - idle_since);
 			idle_since = 0;
-			continue;
 		}
+		if (work && ++io->rounds % CLOCK_EVERY != 0)
+			continue;
 		work += io_clock_look(io);
 		if (work) {
 			idle_since = 0;
@@ -391,7 +427,7 @@ static void io_loop(struct io_thread *io)
 			continue;
 		}
 		if (io->window_ns)
-			counter_add(&io->poll_misses, 1);
+			io_window_missed(io);
 		idle_since = 0;
 		io_sleep(io);
 	}

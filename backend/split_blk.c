@@ -13,6 +13,7 @@
 
 #define POP_BATCH   VBLK_POP_CHAINS
 #define POP_ROUNDS  4u
+#define POP_CACHED  8u
 #define CONFIG_SIZE 60u
 #define CONFIG_WCE  32u
 
@@ -34,17 +35,31 @@ static uint32_t vblk_requests_free(const struct vblk_queue *vq)
 	return vq->size - vq->busy;
 }
 
+/*
+ * How many are taken in a round. What is in the page cache is there when the call that asks for it
+ * returns: in parts, so that the driver has the first while the next are fetched. With direct I/O
+ * blk_channel_options.batch does as much.
+ */
+static uint32_t vblk_round_max(const struct vblk *v)
+{
+	return v->info.direct || v->info.engine == BLK_ENGINE_NBD ? POP_ROUNDS * POP_BATCH
+								  : POP_CACHED;
+}
+
 static unsigned vblk_queue_poll(struct vblk *v, unsigned index)
 {
 	struct split_queue *q = &v->common.queues[index];
 	struct vblk_queue *vq = &v->vqs[index];
+	const uint32_t max = vblk_round_max(v);
 	unsigned total = 0;
 
-	for (unsigned round = 0; round < POP_ROUNDS; round++) {
+	while (total < max) {
 		uint32_t room = vblk_requests_free(vq);
 		uint64_t now;
 		unsigned n;
 
+		if (room > max - total)
+			room = max - total;
 		if (!room || !split_queue_live(q) || !split_queue_has_work(q))
 			break;
 		n = split_queue_pop(

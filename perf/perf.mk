@@ -7,4 +7,11 @@ PROGRAMS  += $(B)/sluice-bench
 $(B)/sluice-bench: $(call obj,$(BENCH_SRC)) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+## perf-vhost    back-ends of their own against qemu-storage-daemon, testpmd and Open vSwitch, as ratios (6 minutes)
+perf-vhost: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build
+	@perf/vhost.sh
+
+.PHONY: perf-vhost
+
 -include frontend-drivers/guest.mk

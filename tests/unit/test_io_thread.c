@@ -383,6 +383,31 @@ static void test_idle(void)
 	}
 }
 
+/* Work that comes only once the thread sleeps, as from who needs the same processor: polling is
+ * given up. */
+static void test_crowded(void)
+{
+	for (int no_uring = 0; no_uring < 2; no_uring++) {
+		struct io_thread *io = rig_io(no_uring, 500);
+		struct poster p = {.work.run = poster_run};
+		struct io_thread_counters c;
+		uint64_t before = 0;
+
+		sem_init(&p.ran, 0, 0);
+		for (unsigned i = 0; i < 400; i++) {
+			await_sleep(io, before);
+			before = sleeps(io);
+			io_thread_post(io, &p.work);
+			CU_ASSERT_FATAL(sem_wait_ms(&p.ran, 10000));
+		}
+		io_thread_counters_get(io, &c);
+		CU_ASSERT(c.sleeps >= 400);
+		CU_ASSERT(c.poll_misses < c.sleeps / 2);
+		io_thread_destroy(io);
+		sem_destroy(&p.ran);
+	}
+}
+
 static const struct unit_case cases[] = {
 	{"names", test_wait_names},
 	{"posts to a sleeping thread", test_posts},
@@ -391,6 +416,7 @@ static const struct unit_case cases[] = {
 	{"timers", test_timers},
 	{"pollers are not left asleep", test_poller_wakes},
 	{"idle costs nothing", test_idle},
+	{"polling that never pays is given up", test_crowded},
 };
 
 UNIT_MAIN("io_thread", cases)
