@@ -17,7 +17,8 @@
 #define MARK_BEGIN 1u
 #define MARK_END   2u
 
-/* A device that makes no progress for this long is given up: long also under a sanitizer on a busy host. */
+/* A device that makes no progress for this long is given up: long also under a sanitizer on a busy
+ * host. */
 #define JOB_STALL_NS 30000000000ull
 
 /* ------------------------------------------------------------------ hist.c */
