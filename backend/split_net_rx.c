@@ -45,6 +45,8 @@ static bool vnet_window_more(
 	w->end += n;
 	w->dry = !n;
 	for (unsigned i = 0; i < n; i++) {
+		if (first[i].nin)
+			__builtin_prefetch(first[i].segs->base, 1);
 		w->nsegs += first[i].nout + first[i].nin;
 		w->room += first[i].in_len;
 		/* 5.1.6.3.1: all of a buffer is for the device to write, and holds the header */
@@ -79,11 +81,13 @@ static void vnet_place_cut(struct vnet_hdr_place *place, struct ring_seg **segs,
 	}
 }
 
-static void vnet_place_write(const struct vnet *v, const struct vnet_hdr_place *place,
-	const struct net_vnet_hdr *from, uint16_t num_buffers)
+static struct net_vnet_hdr vnet_hdr_make(
+	const struct vnet *v, const struct net_vnet_hdr *from, uint16_t num_buffers)
 {
-	struct net_vnet_hdr h = {
-		.flags = from->flags,
+	const bool csum = split_has(&v->common, VIRTIO_NET_F_GUEST_CSUM);
+
+	return (struct net_vnet_hdr){
+		.flags = csum ? from->flags : 0,
 		.gso_type = from->gso_type,
 		.hdr_len = htole16(from->hdr_len),
 		.gso_size = htole16(from->gso_size),
@@ -91,10 +95,14 @@ static void vnet_place_write(const struct vnet *v, const struct vnet_hdr_place *
 		.csum_offset = htole16(from->csum_offset),
 		.num_buffers = htole16(num_buffers),
 	};
+}
+
+static void vnet_place_write(const struct vnet *v, const struct vnet_hdr_place *place,
+	const struct net_vnet_hdr *from, uint16_t num_buffers)
+{
+	const struct net_vnet_hdr h = vnet_hdr_make(v, from, num_buffers);
 	const uint8_t *p = (const uint8_t *)&h;
 
-	if (!split_has(&v->common, VIRTIO_NET_F_GUEST_CSUM))
-		h.flags = 0;
 	for (uint32_t i = 0; i < place->n; i++) {
 		memcpy(place->pieces[i].base, p, place->pieces[i].len);
 		p += place->pieces[i].len;
@@ -326,6 +334,30 @@ static void vnet_segs_copy(const struct iovec *to, const struct net_packet *pkt)
 	}
 }
 
+/* One buffer in one piece, which is how drivers give them. False: another way. */
+static bool vnet_offer_plain(struct vnet *v, struct vnet_pair *p, struct vnet_window *w,
+	const struct net_packet *pkt, uint32_t need)
+{
+	const struct ring_chain *chain = &v->chains[w->head];
+	const struct net_vnet_hdr h = vnet_hdr_make(v, &pkt->hdr, 1);
+	uint8_t *to = chain->segs->base;
+
+	if (chain->nin != 1 || chain->in_len < need)
+		return false;
+	memcpy(to, &h, VNET_HDR_BYTES);
+	to += VNET_HDR_BYTES;
+	for (uint32_t i = 0; i < pkt->nsegs; i++) {
+		memcpy(to, pkt->segs[i].iov_base, pkt->segs[i].iov_len);
+		to += pkt->segs[i].iov_len;
+	}
+	if (v->common.dirty_log)
+		ring_mem_dirty(v->common.mem, chain->segs->base, need);
+	p->rx_used[p->nrx_used++] = (struct ring_used){.id = chain->id, .len = need};
+	w->head++;
+	w->room -= chain->in_len;
+	return true;
+}
+
 static void vnet_offer_store(struct vnet *v, struct vnet_pair *p, struct vnet_window *w,
 	const struct net_packet *pkt, unsigned nchains)
 {
@@ -343,12 +375,20 @@ unsigned vnet_rx_offer(void *ctx, struct net_packet *const *pkts, unsigned n)
 	struct vnet_pair *p = ctx;
 	struct vnet *v = p->vnet;
 	struct vnet_window w = {0};
-	unsigned done = 0;
+	unsigned done = 0, plain = 0, nchains;
+	uint64_t bytes = 0;
 
 	while (done < n && vnet_rx_live(p) && !v->common.broken) {
 		uint32_t need = pkts[done]->len + VNET_HDR_BYTES;
-		unsigned nchains = vnet_offer_chains(v, p, &w, need, n - done);
 
+		if (w.head < w.end && vnet_offer_plain(v, p, &w, pkts[done], need)) {
+			bytes += pkts[done++]->len;
+			plain++;
+			continue;
+		}
+		if (w.head == w.end && vnet_window_more(v, p, &w, n - done))
+			continue;
+		nchains = vnet_offer_chains(v, p, &w, need, n - done);
 		if (nchains == 1 && v->chains[w.head].in_len < need) {
 			/* without merging, one that does not fit its buffer is lost */
 			counter_add(&v->common.counters.dropped, 1);
@@ -363,6 +403,8 @@ unsigned vnet_rx_offer(void *ctx, struct net_packet *const *pkts, unsigned n)
 			break;
 		}
 	}
+	counter_add(&v->common.counters.requests, plain);
+	counter_add(&v->common.counters.bytes, bytes);
 	vnet_window_return(v, p, &w);
 	vnet_rx_flush(p);
 	return done;

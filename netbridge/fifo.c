@@ -72,8 +72,8 @@ static int fifo_room(struct net_fifo *f, uint32_t size)
 	return 0;
 }
 
-static int fifo_push(struct net_fifo *f, const struct net_packet *pkt, uint32_t offloads,
-	const uint8_t *note)
+static int fifo_push(
+	struct net_fifo *f, const struct net_packet *pkt, uint32_t offloads, const uint8_t *note)
 {
 	uint32_t size = (pkt->len + 2 * RECORD_ALIGN - 1) & ~(RECORD_ALIGN - 1);
 	struct record *r;
@@ -215,15 +215,25 @@ unsigned net_fifo_peek(struct net_fifo *f, struct net_packet *pkts, struct iovec
 		segs[done] = (struct iovec){r + 1, r->len};
 		pkts[done] = (struct net_packet){
 			.segs = &segs[done], .nsegs = 1, .len = r->len, .hdr = r->hdr};
-		notes[done++] = r->note;
+		if (notes)
+			notes[done] = r->note;
+		done++;
 	}
-	f->peeked = tail;
 	return done;
 }
 
-void net_fifo_peek_done(struct net_fifo *f)
+void net_fifo_skip(struct net_fifo *f, unsigned n)
 {
-	atomic_store(&f->tail, f->peeked);
+	uint64_t tail = atomic_load_explicit(&f->tail, memory_order_relaxed);
+
+	while (n) {
+		const struct record *r = record_at(f, tail);
+
+		tail += r->size;
+		n -= r->len != 0;
+	}
+	/* pairs with the load of tail in fifo_room() */
+	atomic_store(&f->tail, tail);
 }
 
 bool net_fifo_ready(const struct net_fifo *f)

@@ -173,7 +173,6 @@ struct net_fifo {
 	uint64_t stage;                                 /* producer: pushed, not yet published */
 	uint64_t tail_seen;
 	_Alignas(NET_CACHE_LINE) _Atomic uint64_t tail; /* consumer: room up to here is free */
-	uint64_t peeked; /* consumer */
 	bool segmenting;
 	struct net_segmenter seg; /* consumer: of the frame at tail */
 	_Alignas(NET_CACHE_LINE) uint8_t *base;
@@ -199,11 +198,12 @@ unsigned net_fifo_receive(struct net_fifo *f, uint32_t accepted, struct net_buff
 
 /*
  * Instead of receiving: up to n frames as they lie in the queue, as packets of one segment each,
- * and their notes. They are good until net_fifo_peek_done(), which takes them out.
+ * and their notes (NULL: not wanted). They are good until net_fifo_skip(), which takes the first n
+ * of them out.
  */
 unsigned net_fifo_peek(struct net_fifo *f, struct net_packet *pkts, struct iovec *segs,
 	const uint8_t **notes, unsigned n);
-void net_fifo_peek_done(struct net_fifo *f);
+void net_fifo_skip(struct net_fifo *f, unsigned n);
 
 bool net_fifo_ready(const struct net_fifo *f);
 uint64_t net_fifo_used(const struct net_fifo *f);

@@ -56,7 +56,8 @@ unsigned net_switch_poll(struct net_switch *sw, unsigned worker)
 		memory_order_release);
 	worker_clock(w);
 	n = switch_lanes_poll(w);
-	if (w->now_ns - w->looked_ns >= LOOK_EVERY_NS) {
+	if (w->now_ns - w->looked_ns >= LOOK_EVERY_NS &&
+		atomic_load_explicit(&w->nfds, memory_order_relaxed)) {
 		w->looked_ns = w->now_ns;
 		switch_join_look(w);
 	}

@@ -56,8 +56,6 @@ static bool packet_build(
 	p->nsegs = n;
 	p->len = f->pkt->len - f->body + len;
 	p->hdr = f->pkt->hdr;
-	p->hdr.flags &= NET_HDR_F_NEEDS_CSUM;
-	p->hdr.num_buffers = 1;
 	if (len != f->body && p->hdr.flags) {
 		p->hdr.csum_start = (uint16_t)(p->hdr.csum_start + len - f->body);
 		p->hdr.hdr_len = (uint16_t)(p->hdr.hdr_len ? p->hdr.hdr_len + len - f->body : 0);
@@ -67,37 +65,69 @@ static bool packet_build(
 
 /* ------------------------------------------------------------------ to the port's user */
 
-/* How many the user takes at once. Not when there are others waiting before them. */
+/* How many of them the user takes. */
 static unsigned offer(
 	struct switch_port *to, struct switch_queue *q, struct net_packet *const *list, unsigned n)
 {
 	uint32_t accepted = atomic_load_explicit(&to->port.accepted, memory_order_relaxed);
 	unsigned k = 0;
 
-	if (!q->taker.offer || net_fifo_ready(&q->fifo))
-		return 0;
-	while (k < n && (!(list[k]->hdr.flags | list[k]->hdr.gso_type) ||
-				!(net_hdr_offloads(&list[k]->hdr) & ~accepted)))
+	while (k < n && !switch_work_beyond(list[k], accepted))
 		k++;
 	return k ? q->taker.offer(q->taker.ctx, list, k) : 0;
+}
+
+/* Those who wait come first. True: nobody waits. */
+static bool offer_waiting(struct switch_port *to, struct switch_queue *q)
+{
+	struct net_packet pkts[SWITCH_BATCH], *list[SWITCH_BATCH];
+	struct iovec segs[SWITCH_BATCH];
+	unsigned n, took;
+
+	while (net_fifo_ready(&q->fifo)) {
+		/* one that is given in pieces is not to be given whole */
+		n = q->fifo.segmenting ? 0
+				       : net_fifo_peek(&q->fifo, pkts, segs, NULL, SWITCH_BATCH);
+		for (unsigned i = 0; i < n; i++)
+			list[i] = &pkts[i];
+		took = n ? offer(to, q, list, n) : 0;
+		if (took)
+			net_fifo_skip(&q->fifo, took);
+		if (!n || took < n)
+			return false;
+	}
+	return true;
+}
+
+/* What the user does not take waits, bounded, for its next look; how many were lost. */
+static unsigned wait_for_user(struct switch_queue *q, struct net_packet *const *list, unsigned n)
+{
+	uint64_t used = net_fifo_used(&q->fifo);
+	unsigned lost = 0;
+
+	if (used >= SWITCH_BACKLOG_BYTES)
+		return n;
+	net_fifo_rewind(&q->fifo);
+	for (unsigned i = 0; i < n; i++) {
+		used += list[i]->len;
+		lost += used >= SWITCH_BACKLOG_BYTES ||
+			net_fifo_push(&q->fifo, list[i], SWITCH_OFFLOADS);
+	}
+	net_fifo_publish(&q->fifo);
+	return lost;
 }
 
 static void offered_send(
 	struct switch_port *to, unsigned queue, struct net_packet *const *list, unsigned n)
 {
 	struct switch_queue *q = &to->q[queue];
-	unsigned done = offer(to, q, list, n), lost = 0;
+	unsigned done = 0, lost = 0;
 	uint64_t bytes = 0;
 
-	if (done < n) {
-		net_fifo_rewind(&q->fifo);
-		for (unsigned i = done; i < n; i++) {
-			bool room = net_fifo_used(&q->fifo) < SWITCH_BACKLOG_BYTES;
-
-			lost += !room || net_fifo_push(&q->fifo, list[i], SWITCH_OFFLOADS);
-			net_fifo_publish(&q->fifo);
-		}
-	}
+	if (q->taker.offer && offer_waiting(to, q))
+		done = offer(to, q, list, n);
+	if (done < n)
+		lost = wait_for_user(q, list + done, n - done);
 	if (lost) {
 		net_count(&to->full, lost);
 		net_count(&to->c.tx_dropped, lost);
@@ -171,6 +201,11 @@ void switch_egress(
 		}
 		if (limited && !switch_rate_take(&to->out, &c->o.out, w->now_ns, f->pkt->len)) {
 			net_count(&to->limited_out, 1);
+			continue;
+		}
+		if (!c->o.trunk && f->body == NET_FRAME_MIN) {
+			/* as it is: where nobody looks for a tag, none can be slipped in */
+			w->list[k++] = f->pkt;
 			continue;
 		}
 		if (!packet_build(w, f, tag, k)) {

@@ -26,7 +26,7 @@ static bool addr_reserved(const uint8_t *addr)
 }
 
 /* False: no frame. */
-static bool frame_read(struct switch_frame *f, const struct net_packet *pkt)
+static bool frame_read(struct switch_frame *f, struct net_packet *pkt)
 {
 	uint8_t head[SWITCH_HEAD];
 	uint32_t n = SWITCH_HEAD;
@@ -37,6 +37,7 @@ static bool frame_read(struct switch_frame *f, const struct net_packet *pkt)
 		n = net_segs_gather(head, SWITCH_HEAD, pkt->segs, pkt->nsegs);
 	if (n < NET_FRAME_MIN || pkt->len < NET_FRAME_MIN || pkt->len > NET_FRAME_MAX)
 		return false;
+	pkt->hdr.flags &= NET_HDR_F_NEEDS_CSUM;
 	f->pkt = pkt;
 	memcpy(f->addrs, head, SWITCH_ADDRS);
 	f->body = NET_FRAME_MIN;
@@ -57,7 +58,7 @@ static bool work_valid(const struct switch_frame *f)
 {
 	const struct net_vnet_hdr *h = &f->pkt->hdr;
 
-	if (!(h->flags & NET_HDR_F_NEEDS_CSUM) && !h->gso_type)
+	if (!(h->flags | h->gso_type))
 		return true;
 	return !(net_hdr_offloads(h) & ~SWITCH_OFFLOADS) && !net_hdr_check(h, f->pkt->len) &&
 	       h->csum_start >= f->body;
@@ -120,7 +121,7 @@ static void dest_find(struct switch_worker *w, struct switch_port *from, struct 
 
 /* False: the frame ends here, and is counted. */
 static bool frame_enter(struct switch_worker *w, struct switch_port *from,
-	const struct switch_conf *c, struct switch_frame *f, const struct net_packet *pkt)
+	const struct switch_conf *c, struct switch_frame *f, struct net_packet *pkt)
 {
 	if (!frame_read(f, pkt) || !work_valid(f)) {
 		net_count(&from->c.errors, 1);
@@ -274,6 +275,10 @@ void switch_forward(struct switch_worker *w, struct switch_port *from,
 		unsigned batch = n - done < SWITCH_BATCH ? n - done : SWITCH_BATCH, k = 0;
 
 		last_check(w, &from->last);
+		/* all at once: each is a line that the sender's processor has */
+		for (unsigned i = 0; i < batch; i++)
+			if (pkts[done + i]->nsegs)
+				__builtin_prefetch(pkts[done + i]->segs[0].iov_base);
 		for (unsigned i = 0; i < batch; i++) {
 			bytes += pkts[done + i]->len;
 			k += frame_enter(w, from, c, &w->frames[k], pkts[done + i]);
@@ -309,7 +314,7 @@ unsigned switch_lanes_poll(struct switch_worker *w)
 			f->isolated = l.isolated;
 		}
 		frames_hand_on(w, NULL, n);
-		net_fifo_peek_done(&w->lanes[i]);
+		net_fifo_skip(&w->lanes[i], n);
 		total += n;
 	}
 	return total;

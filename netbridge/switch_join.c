@@ -6,7 +6,7 @@
 
 #include "netbridge/switch_priv.h"
 
-#define JOIN_BATCH 32u
+#define JOIN_BATCH SWITCH_BATCH
 #define EVENTS     64
 
 /* ------------------------------------------------------------------ receiving */
@@ -20,10 +20,11 @@ int switch_join_watch(struct switch_port *p, bool on)
 			.events = EPOLLIN, .data.u64 = (uint64_t)p->index << 32 | q};
 		int fd = net_port_fd(p->join, q);
 
-		if (fd >= 0 &&
-			epoll_ctl(p->worker->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &e) <
-				0 &&
-			on)
+		if (fd < 0)
+			continue;
+		if (!epoll_ctl(p->worker->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &e))
+			atomic_fetch_add(&p->worker->nfds, on ? 1 : -1u);
+		else if (on)
 			return -errno;
 	}
 	return 0;
@@ -141,7 +142,7 @@ void switch_join_send(struct switch_worker *w, struct switch_port *to, unsigned 
 	unsigned from = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		if (!(net_hdr_offloads(&list[i]->hdr) & ~offloads))
+		if (!switch_work_beyond(list[i], offloads))
 			continue;
 		run_send(to, queue, list + from, i - from, &s);
 		finished_send(w, to, queue, list[i], &s);

@@ -141,10 +141,11 @@ struct switch_port {
 
 /*
  * A frame between entering and leaving. Its addresses, tag and type are read once, and what leaves
- * has these in front: a sender that changes its memory meanwhile changes no decision.
+ * with a tag, or came with one, has these in front: a sender that changes its memory meanwhile
+ * changes no decision about VLANs.
  */
 struct switch_frame {
-	const struct net_packet *pkt;
+	struct net_packet *pkt;
 	uint8_t addrs[SWITCH_ADDRS];
 	uint8_t type[2];
 	uint16_t body; /* where in the packet what follows the type begins */
@@ -154,6 +155,12 @@ struct switch_frame {
 	uint16_t tci; /* priority, of a tag that it came with */
 	bool isolated;
 };
+
+/* Is there work left that somebody who accepts these offloads cannot be given? */
+static inline bool switch_work_beyond(const struct net_packet *pkt, uint32_t accepted)
+{
+	return (pkt->hdr.flags | pkt->hdr.gso_type) && net_hdr_offloads(&pkt->hdr) & ~accepted;
+}
 
 /* Which of n are left to be done, a bit each. */
 static inline uint64_t switch_all(unsigned n)
@@ -171,7 +178,8 @@ struct switch_worker {
 	/* its own */
 	_Alignas(NET_CACHE_LINE) struct net_switch *sw;
 	unsigned index;
-	int epoll_fd; /* the descriptors of joined ports */
+	int epoll_fd;          /* the descriptors of joined ports */
+	_Atomic unsigned nfds; /* in it */
 	uint64_t now_ns;
 	uint32_t now_s;
 	uint64_t looked_ns;
