@@ -143,6 +143,7 @@ struct io_thread_counters {
 	uint64_t wakeups;
 	uint64_t poll_hits;   /* polling windows in which work came */
 	uint64_t poll_misses; /* windows that ended in sleep */
+	uint64_t idle_ns;     /* polled for nothing: processor time beyond this was work */
 	uint64_t cpu_ns;      /* CPU time of the thread */
 };
 

@@ -78,6 +78,7 @@ struct io_thread {
 	_Atomic uint64_t wakeups;
 	_Atomic uint64_t poll_hits;
 	_Atomic uint64_t poll_misses;
+	_Atomic uint64_t idle_ns;
 };
 
 /* For the waits: an event of a slot. Reads a draining watch's eventfd, then tells its owner. */

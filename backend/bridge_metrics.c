@@ -129,6 +129,8 @@ static const struct {
 		offsetof(struct io_thread_counters, poll_hits)},
 	{"worker_poll_misses_total", "polling windows that ended in sleep",
 		offsetof(struct io_thread_counters, poll_misses)},
+	{"worker_idle_ns_total", "time it polled for nothing",
+		offsetof(struct io_thread_counters, idle_ns)},
 	{"worker_cpu_ns_total", "processor time", offsetof(struct io_thread_counters, cpu_ns)},
 };
 

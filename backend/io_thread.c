@@ -353,17 +353,22 @@ static void io_window_crowded(struct io_thread *io)
  * somebody else wants this processor, perhaps who is to make the work that is polled for. For a
  * while it does not poll.
  */
-static void io_window_missed(struct io_thread *io)
+static void io_window_missed(struct io_thread *io, uint64_t idle_since)
 {
 	counter_add(&io->poll_misses, 1);
+	counter_add(&io->idle_ns, io->now_ns - idle_since);
 	if (io->window_ns * 2 >= io->window_max_ns && ++io->misses >= CROWDED_MISSES)
 		io_window_crowded(io);
 }
 
 /* Work came, but after longer than was polled: somebody else ran in the middle. */
-static void io_window_hit(struct io_thread *io, uint64_t polled_ns)
+static void io_window_hit(struct io_thread *io, uint64_t idle_since)
 {
+	uint64_t polled_ns = clock_now_ns() - idle_since;
+
 	counter_add(&io->poll_hits, 1);
+	/* up to the last look at the clock: the round that found work is work */
+	counter_add(&io->idle_ns, io->now_ns - idle_since);
 	io->misses = 0;
 	if (polled_ns > 2 * io->window_max_ns + CROWDED_NS)
 		io_window_crowded(io);
@@ -410,7 +415,7 @@ static void io_loop(struct io_thread *io)
 		work += io->wait->round(io);
 		io_pollers_batch_end(io);
 		if (work && idle_since) {
-			io_window_hit(io, clock_now_ns() - idle_since);
+			io_window_hit(io, idle_since);
 			idle_since = 0;
 		}
 		if (work && ++io->rounds % CLOCK_EVERY != 0)
@@ -427,7 +432,7 @@ static void io_loop(struct io_thread *io)
 			continue;
 		}
 		if (io->window_ns)
-			io_window_missed(io);
+			io_window_missed(io, idle_since);
 		idle_since = 0;
 		io_sleep(io);
 	}
@@ -570,6 +575,7 @@ void io_thread_counters_get(struct io_thread *io, struct io_thread_counters *out
 	out->wakeups = counter_get(&io->wakeups);
 	out->poll_hits = counter_get(&io->poll_hits);
 	out->poll_misses = counter_get(&io->poll_misses);
+	out->idle_ns = counter_get(&io->idle_ns);
 	out->cpu_ns = 0;
 	if (!pthread_getcpuclockid(io->thread, &clock) && !clock_gettime(clock, &ts))
 		out->cpu_ns = (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;

@@ -178,13 +178,42 @@ two_begun() {
 	show driver
 	[ "$(shown driver 0 RX-packets)" -gt 1000 ] && [ "$(shown driver 1 RX-packets)" -gt 1000 ]
 }
+# work_begin WHO, work_ns WHO: nanoseconds of work of the back-end's for each frame since then, polling for nothing left
+# out, as the back-end counts it; nothing, if it does not
+work_begin() {
+	case $1 in
+	ovs) ovs_ctl dpif-netdev/pmd-stats-clear >/dev/null ;;
+	sluice-bridge) work_before=$(bridge_work) ;;
+	esac
+}
+work_ns() {
+	case $1 in
+	ovs) # in ticks of the processor's clock, whose rate the kernel gives doubled
+		awk -v hz="$(sed -n 's/^bogomips[^:]*: //p' /proc/cpuinfo | head -n 1)" '/^pmd/ { pmd = 1 } /^main/ { pmd = 0 }
+			pmd && /avg processing cycles per packet/ { printf "%.0f", $6 * 2000 / hz }' < <(ovs_ctl dpif-netdev/pmd-stats-show)
+		;;
+	sluice-bridge)
+		awk -v a="$work_before" -v b="$(bridge_work)" 'BEGIN { split(a, x); split(b, y)
+			if (y[2] > x[2]) printf "%.0f", (y[1] - x[1]) / (y[2] - x[2]) }'
+		;;
+	esac
+}
+ovs_ctl() { OVS_RUNDIR=$SOCKETS/ovs ovs-appctl -t "$SOCKETS/ovs/ctl" "$@"; }
+# bridge_work: nanoseconds, frames
+bridge_work() {
+	curl -sS --unix-socket "$SOCKETS/control" http://x/metrics | awk '/^sluice_bridge_worker_cpu_ns_total/ { ns += $2 }
+		/^sluice_bridge_worker_idle_ns_total/ { ns -= $2; idle = 1 } /^sluice_bridge_rx_packets_total/ { n += $2 } END { printf "%.0f %.0f", ns, idle ? n : 0 }'
+}
 # two WHO RING ROUND: frames that go round, for ever, in both directions
 two() {
-	local who=$1 ring=$2 name=$1,forward,$2 port
+	local who=$1 ring=$2 name=$1,forward,$2 port ns
 	if ! two_start "$who" || ! two_driver "$who" "$ring" "io --eth-peer=0,$MAC_B --eth-peer=1,$MAC_A" || ! until_true two_begun; then
 		bad "$name" "$(tail -qn 1 "$TMP/backend.log" "$TMP/driver.log" | tr '\n' ' ')"
 	else
+		work_begin "$who"
 		drive ""
+		ns=$(work_ns "$who")
+		[ -z "$ns" ] || figure "$who,work,$ring" "$3" "$ns"
 		figure "$name" "$3" $(($(shown rates 0 Rx-pps) + $(shown rates 1 Rx-pps)))
 		[ "$(median "$name")" != 0 ] || bad "$name" "no frame came"
 		for port in 0 1; do
@@ -227,12 +256,14 @@ net_report() {
 			ratio "sluice-bridge's port by net_vhost, $direction, $ring" sluice-bridge,$direction,$ring testpmd,$direction,$ring 1.2
 		done
 		ratio "port to port by Open vSwitch, $ring" sluice-bridge,forward,$ring ovs,forward,$ring 2
+		ratio "  or work for a frame, Open vSwitch's by its own, $ring" ovs,work,$ring sluice-bridge,work,$ring 2
 		ratio "port to port by testpmd, $ring" sluice-bridge,forward,$ring testpmd,forward,$ring 1.1
 	done
 	for ring in split packed; do
 		for direction in in out forward; do
 			for who in sluice-bridge testpmd ovs; do raw $who,$direction,$ring "frames/s"; done
 		done
+		for who in sluice-bridge ovs; do raw $who,work,$ring "ns of work for a frame"; done
 	done
 }
 net() {

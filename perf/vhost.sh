@@ -91,6 +91,7 @@ facts() {
 # ------------------------------------------------------------------ disks
 
 IMAGE=$TMP/disk
+QSD=qemu-storage-daemon
 SOCKET=$TMP/disk.sock
 
 # key NAME LINE: its number in a guest's line
@@ -131,40 +132,54 @@ in_process() {
 	stop "$started"
 }
 
-# disk_round ROUND WORK DIRECT NAME
-disk_round() {
-	local round=$1 work=$2 direct=$3 name=$4 thread
-	# all of it is in the page cache
+# disk_measure CONTENDER ROUND WORK DIRECT NAME: with all of the image in the page cache, and nothing that must be written
+disk_measure() {
+	local who=$1 round=$2 work=$3 direct=$4 name=$1,$5
+	sync "$IMAGE"
 	cat "$IMAGE" >/dev/null
-	guest "monitor,$name" "$round" "$work" "path=$IMAGE,direct=$direct"
-	in_process "sluice-blkd,$name" "$round" "$work" "$BLKD" --export "socket=$SOCKET,path=$IMAGE,direct=$direct"
-	[ "$work" != randread ] || ! command -v fio >/dev/null || fio_round "$round" "$([ "$direct" = off ]; echo $?)" "$name"
-	command -v qemu-storage-daemon >/dev/null || return
-	# in its main loop and in a thread that polls: whichever is faster counts
-	for thread in '' ,iothread=t; do
-		in_process "qemu-storage-daemon$thread,$name" "$round" "$work" qemu-storage-daemon --object iothread,id=t \
+	case $who in
+	monitor) guest "$name" "$round" "$work" "path=$IMAGE,direct=$direct" ;;
+	sluice-blkd) in_process "$name" "$round" "$work" "$BLKD" --export "socket=$SOCKET,path=$IMAGE,direct=$direct" ;;
+	fio) [ "$work" != randread ] || fio_round "$round" "$([ "$direct" = off ]; echo $?)" "$5" ;;
+	*)
+		in_process "$name" "$round" "$work" qemu-storage-daemon --object iothread,id=t \
 			--blockdev "driver=file,node-name=f,filename=$IMAGE,aio=io_uring,cache.direct=$direct" \
-			--export "type=vhost-user-blk,id=e,addr.type=unix,addr.path=$SOCKET,node-name=f,writable=on$thread"
+			--export "type=vhost-user-blk,id=e,addr.type=unix,addr.path=$SOCKET,node-name=f,writable=on${who#"$QSD"}"
+		;;
+	esac
+}
+# disk_round ROUND WORK DIRECT NAME: in each round another begins
+disk_round() {
+	local n=${#CONTENDERS[@]} i
+	for i in $(seq "$n"); do
+		disk_measure "${CONTENDERS[(i + $1) % n]}" "$@"
 	done
 }
 
 # disk_report NAME TEXT
 disk_report() {
-	local name=$1 qsd=qemu-storage-daemon
-	awk -v a="$(median "$qsd,$name")" -v b="$(median "$qsd,iothread=t,$name")" 'BEGIN { exit a >= b }' && qsd=$qsd,iothread=t
+	local name=$1 qsd=$QSD
+	awk -v a="$(median "$QSD,$name")" -v b="$(median "$QSD,iothread=t,$name")" 'BEGIN { exit a >= b }' && qsd=$QSD,iothread=t
 	ratio "sluice-blkd by qemu-storage-daemon, $2" "sluice-blkd,$name" "$qsd,$name" 1.3
 	ratio "sluice-blkd by the same in the monitor, $2" "sluice-blkd,$name" "monitor,$name" 0.95
 	raw "sluice-blkd,$name" IOPS
 	raw "monitor,$name" IOPS
-	raw "qemu-storage-daemon,$name" IOPS
-	raw "qemu-storage-daemon,iothread=t,$name" IOPS
+	raw "$QSD,$name" IOPS
+	raw "$QSD,iothread=t,$name" IOPS
 	raw "fio,$name" "IOPS (on the host, no guest)"
 }
 
 disks() {
 	local round
 	[ -w /dev/kvm ] || { left_out disks "no access to /dev/kvm"; return; }
-	command -v qemu-storage-daemon >/dev/null || left_out qemu-storage-daemon "it is not installed (apt-get install qemu-utils)"
+	# it works in its main loop, or in a thread that polls: the faster counts
+	CONTENDERS=(monitor sluice-blkd)
+	! command -v fio >/dev/null || CONTENDERS+=(fio)
+	if command -v $QSD >/dev/null; then
+		CONTENDERS+=($QSD $QSD,iothread=t)
+	else
+		left_out $QSD "it is not installed (make deps)"
+	fi
 	"$SLUICE" bench --make-image "$IMAGE" --image-size 256M || { bad "the image" "it cannot be made"; return; }
 	for round in $(seq "$RUNS"); do
 		disk_round "$round" randread off read,cached

@@ -134,6 +134,7 @@ void machine_counters_get(struct machine *m, struct machine_counters *out)
 		out->io.wakeups += io.wakeups;
 		out->io.poll_hits += io.poll_hits;
 		out->io.poll_misses += io.poll_misses;
+		out->io.idle_ns += io.idle_ns;
 		out->io.cpu_ns += io.cpu_ns;
 	}
 	for (struct device *d = m->devices; d; d = d->next) {

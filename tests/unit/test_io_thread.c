@@ -403,6 +403,7 @@ static void test_crowded(void)
 		io_thread_counters_get(io, &c);
 		CU_ASSERT(c.sleeps >= 400);
 		CU_ASSERT(c.poll_misses < c.sleeps / 2);
+		CU_ASSERT(c.idle_ns > 0);
 		io_thread_destroy(io);
 		sem_destroy(&p.ran);
 	}
