@@ -23,7 +23,7 @@ cleanup() {
 	for pid in "${children[@]}"; do
 		kill -KILL "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
 	done
-	rm -rf "$TMP"
+	rm -rf "$TMP" /var/run/dpdk/sluice-perf-$$-* # DPDK leaves the folders of its prefixes behind
 }
 trap cleanup EXIT
 trap 'exit 1' INT TERM

@@ -9,7 +9,8 @@ why=$(ovs_reason)
 [ -z "$why" ] || { skip "all" "$why"; finish; }
 D=$PWD/$TMP
 ns=sluice-ovs-$$
-trap 'ip netns del $ns-1 2>/dev/null; ip netns del $ns-2 2>/dev/null; cleanup' EXIT
+# DPDK's programs leave the folder of their prefix behind.
+trap 'ip netns del $ns-1 2>/dev/null; ip netns del $ns-2 2>/dev/null; cleanup; rm -rf /var/run/dpdk/"$ns"*' EXIT
 if ! ip netns add $ns-1 2>/dev/null || ! ip netns add $ns-2; then
 	skip "all" "no network namespace can be made"
 	finish
