@@ -47,8 +47,7 @@ static int init_fail(const struct net_dpdk_options *o, int err, char *why)
 {
 	if (!o->no_huge)
 		return net_why(why, -ENOMEM,
-			"no-huge: DPDK does not start with huge pages (%s); reserve some, or use "
-			"no-huge",
+			"DPDK finds no huge pages (%s): reserve some, or use --no-huge",
 			strerror(err));
 	return net_why(why, -err, "DPDK does not start: %s", strerror(err));
 }
@@ -71,8 +70,9 @@ int net_dpdk_init(const struct net_dpdk_options *o, char why[NET_WHY_MAX])
 	argument(&a, o->program ? o->program : "sluice");
 	argument(&a, "-l");
 	argument(&a, core);
-	argument(&a, "--no-pci");
-	argument(&a, "--log-level=*:error");
+	/* no device by itself, any when it is named: a list of one that there is not */
+	argument(&a, "--allow=ffff:ff:1f.7");
+	argument(&a, "--log-level=*:critical");
 	if (o->no_huge)
 		argument(&a, "--no-huge");
 	if (o->no_huge || o->memory_mib) {
@@ -92,7 +92,7 @@ int net_dpdk_init(const struct net_dpdk_options *o, char why[NET_WHY_MAX])
 	for (int i = 0; i < a.n; i++)
 		argv[i] = strdup(a.v[i]);
 	argv[a.n] = NULL;
-	rte_log_set_global_level(RTE_LOG_ERR);
+	rte_log_set_global_level(RTE_LOG_CRIT);
 	rc = rte_eal_init(a.n, argv);
 	sched_setaffinity(0, sizeof(before), &before);
 	if (rc < 0)

@@ -239,8 +239,9 @@ int net_dpdk_open(struct net_port **out, const char *device, unsigned queues, ch
 		err = rte_eth_dev_get_port_by_name(name, &d->id);
 	if (err) {
 		free(d);
-		return net_why(
-			why, err, "%.100s: DPDK finds no such device: %s", name, strerror(-err));
+		return net_why(why, err,
+			"%.100s: DPDK has no such device, or no driver for it (%s)", name,
+			strerror(-err));
 	}
 	net_port_init(&d->port, &dpdk_ops, queues, 0);
 	err = port_start(d, name, queues, why);

@@ -251,6 +251,34 @@ wait_for sh -c 'ip netns exec "$1" ss -ltn | grep -q :5000' sh "$ns"
 check "TCP from tap to tap" [ "$(ip netns exec "$ns-b" timeout 30 socat -u TCP:10.9.0.1:5000 - | sha256sum)" = "$(sha256sum <"$TMP/data")" ]
 stop taps
 
+# ------------------------------------------------------------------ DPDK's devices and AF_XDP, to the same tap
+
+# fetch CASE: the data, from beside the tap t0 to the namespace at the other end
+fetch() {
+	ip netns exec "$ns" timeout 30 socat -u "FILE:$TMP/data" TCP-LISTEN:5000,reuseaddr &
+	children+=($!)
+	wait_for sh -c 'ip netns exec "$1" ss -ltn | grep -q :5000' sh "$ns"
+	check "$1" [ "$(ip netns exec "$ns-b" timeout 30 socat -u TCP:10.9.0.1:5000 - | sha256sum)" = "$(sha256sum <"$TMP/data")" ]
+}
+ip -n "$ns-b" link del t1 2>/dev/null
+start dpdk --port tap=t0 --port dpdk,net_tap0,iface=d0
+ip -n "$ns" link set d0 netns "$ns-b"
+ip -n "$ns-b" addr add 10.9.0.4/24 dev d0
+ip -n "$ns-b" link set d0 up
+fetch "TCP through a device of DPDK's (net_tap)"
+says "a device that is not there" 500 'DPDK has no such device' PUT /ports/x '{"dpdk":"net_nothing0"}'
+stop dpdk
+ip -n "$ns" link add x0 type veth peer name x1
+ip -n "$ns" link set x1 netns "$ns-b"
+ip -n "$ns" link set x0 up
+ip -n "$ns-b" addr add 10.9.0.5/24 dev x1
+ip -n "$ns-b" link set x1 up
+# An AF_XDP socket is given frames as they are: a veth would leave checksums to be done.
+ip netns exec "$ns-b" ethtool -K x1 tx off >/dev/null
+start xdp --port tap=t0 --port af_xdp=x0
+fetch "TCP through an AF_XDP socket"
+stop xdp
+
 # ------------------------------------------------------------------ a stock guest under QEMU
 
 why=$(lab_reason)
