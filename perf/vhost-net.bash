@@ -20,8 +20,8 @@ pmd() {
 	mkfifo "$TMP/$name.in"
 	: >"$TMP/$name.log"
 	# shellcheck disable=SC2086
-	timeout 60 stdbuf -oL dpdk-testpmd --no-huge -m 256 --no-pci --no-telemetry --file-prefix "$PREFIX-$name" -l 0,1 --main-lcore $((1 - core)) "$@" \
-		-- -i --disable-link-check --total-num-mbufs=16384 --forward-mode=$mode <"$TMP/$name.in" >"$TMP/$name.log" 2>&1 &
+	timeout 60 stdbuf -oL dpdk-testpmd --no-huge -m 256 --no-pci --no-telemetry --file-prefix "$PREFIX-$name" \
+		-l 0,1 --main-lcore $((1 - core)) "$@" -- -i --disable-link-check --total-num-mbufs=16384 --forward-mode=$mode <"$TMP/$name.in" >"$TMP/$name.log" 2>&1 &
 	PMD_PID[$name]=$!
 	children+=($!)
 	exec {fd}>"$TMP/$name.in"
@@ -164,7 +164,8 @@ two_start() {
 two_driver() {
 	local listen='' devices
 	[ "$1" != ovs ] || listen=,server=1
-	devices=("$(user_port 0 "$SOCKETS/a" "$2" $MAC_A "$listen")" ${4:+"$4"} "$(user_port 1 "$SOCKETS/b" "$2" $MAC_B "$listen")" ${5:+"$5"})
+	devices=("$(user_port 0 "$SOCKETS/a" "$2" $MAC_A "$listen")" ${4:+"$4"}
+		"$(user_port 1 "$SOCKETS/b" "$2" $MAC_B "$listen")" ${5:+"$5"})
 	pmd driver 1 "$3" "${devices[@]}" || return
 	[ "$1" != ovs ] || until_true ovs_enabled
 }
