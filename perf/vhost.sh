@@ -113,9 +113,12 @@ guest() {
 # fio_round ROUND DIRECT NAME: what the host's own program gets out of the same image
 fio_round() {
 	local json
-	json=$(fio --name=x --filename="$IMAGE" --readonly --rw=randread --bs=4k --iodepth=32 --ioengine=io_uring --direct="$2" \
-		--invalidate=0 --runtime="${MS}ms" --time_based --output-format=json 2>"$TMP/err") || { bad fio "$(tail -n 1 "$TMP/err")"; return; }
-	figure "fio,$3" "$1" "$(jq '.jobs[0].read.iops' <<<"$json")"
+	if json=$(fio --name=x --filename="$IMAGE" --readonly --rw=randread --bs=4k --iodepth=32 --ioengine=io_uring --direct="$2" \
+		--invalidate=0 --runtime="${MS}ms" --time_based --output-format=json 2>"$TMP/err"); then
+		figure "fio,$3" "$1" "$(jq '.jobs[0].read.iops' <<<"$json")"
+	else
+		bad fio "$(tail -n 1 "$TMP/err")"
+	fi
 }
 
 # in_process CONTENDER ROUND WORK COMMAND...: a guest whose disk is at the socket that the command makes
