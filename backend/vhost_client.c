@@ -100,7 +100,6 @@ static int client_wait(struct vhost_client *c, char why[BACKEND_WHY_MAX])
 	uint32_t ms = c->opts.wait_ms ? c->opts.wait_ms : WAIT_MS;
 	struct timespec until;
 	sem_t sem;
-	int rc;
 
 	sem_init(&sem, 0, 0);
 	c->create_sem = &sem;
@@ -112,11 +111,10 @@ static int client_wait(struct vhost_client *c, char why[BACKEND_WHY_MAX])
 		until.tv_sec++;
 	}
 	io_thread_call(c->common.io, client_start_io, c);
-	do {
-		rc = sem_clockwait(&sem, CLOCK_MONOTONIC, &until);
-	} while (rc < 0 && errno == EINTR);
-	if (rc < 0)
-		io_thread_call(c->common.io, client_give_up_io, c);
+	while (sem_clockwait(&sem, CLOCK_MONOTONIC, &until) < 0 && errno == EINTR)
+		;
+	/* nothing, if it has been decided */
+	io_thread_call(c->common.io, client_give_up_io, c);
 	sem_destroy(&sem);
 	if (c->create_err)
 		backend_why(why, "%.100s%s%.140s", c->path, *c->path ? ": " : "", c->create_why);
