@@ -69,7 +69,8 @@ struct io_thread {
 	uint64_t now_ns; /* cached: fresh in idle rounds, every few rounds otherwise */
 	uint64_t window_ns;
 	uint64_t window_max_ns;
-	unsigned misses;  /* long windows in a row that did not pay */
+	unsigned misses; /* long windows in a row that did not pay */
+	bool polite; /* what is polled for is other threads' work, this round: see io_give_way() */
 	unsigned crowded; /* sleeps until the window may grow again */
 	unsigned rounds;
 

@@ -2,6 +2,7 @@
 /* The I/O thread: its loop, work posted to it, pollers, watches and timers. */
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -404,6 +405,13 @@ static void io_sleep(struct io_thread *io)
 	io_pollers_batch_end(io);
 }
 
+/* What is polled for others have to do, and they may want this processor for it. */
+static void io_give_way(struct io_thread *io)
+{
+	counter_add(&io->system_calls, 1);
+	sched_yield();
+}
+
 static void io_loop(struct io_thread *io)
 {
 	uint64_t idle_since = 0;
@@ -411,6 +419,7 @@ static void io_loop(struct io_thread *io)
 	while (!io->stop) {
 		unsigned work = io_posted_run(io);
 
+		io->polite = false;
 		work += io_pollers_poll(io);
 		work += io->wait->round(io);
 		io_pollers_batch_end(io);
@@ -428,7 +437,10 @@ static void io_loop(struct io_thread *io)
 		if (!idle_since)
 			idle_since = io->now_ns;
 		if (io->now_ns - idle_since < io->window_ns) {
-			__builtin_ia32_pause();
+			if (io->polite)
+				io_give_way(io);
+			else
+				__builtin_ia32_pause();
 			continue;
 		}
 		if (io->window_ns)

@@ -96,6 +96,9 @@ static unsigned vblk_poll(struct split_device *d)
 		v->readable = false;
 		n += blk_poll(v->channel);
 	}
+	/* beside the page cache it is a worker of the kernel's or of ours that has the request */
+	if (v->inflight && !v->info.direct)
+		v->common.io->polite = true;
 	return n;
 }
 
