@@ -134,7 +134,7 @@ static int port_make(struct net_switch *sw, const struct net_switch_port_options
 	struct switch_conf *conf = NULL;
 	int err = conf_make(&conf, o, why);
 
-	if (!p || err) {
+	if (!p || !conf) {
 		free(p);
 		free(conf);
 		return err ? err : net_why(why, -ENOMEM, "no memory");
@@ -179,7 +179,7 @@ static int port_add(struct net_switch *sw, const struct net_switch_port_options 
 		return net_why(why, -ENOSPC, "there are %u ports, which is the most",
 			NET_SWITCH_PORTS_MAX);
 	err = port_make(sw, o, &p, why);
-	if (err)
+	if (!p)
 		return err;
 	p->index = index;
 	err = p->join ? switch_join_watch(p, true) : 0;
@@ -210,7 +210,7 @@ int net_switch_port_add(struct net_switch *sw, const struct net_switch_port_opti
 	pthread_mutex_lock(&sw->control);
 	err = port_add(sw, opts, &p, why);
 	pthread_mutex_unlock(&sw->control);
-	if (!err && out)
+	if (p && out)
 		*out = p->join ? NULL : &p->port;
 	return err;
 }
@@ -252,7 +252,7 @@ int net_switch_port_set(
 	p = port_find(sw, opts->name);
 	err = p ? conf_make(&conf, opts, why)
 		: net_why(why, -ENOENT, "name=%.40s: there is no such port", opts->name);
-	if (!err) {
+	if (p && conf) {
 		conf->o.worker = p->worker->index;
 		conf->o.queues = p->queues;
 		old = atomic_exchange(&p->conf, conf);

@@ -16,12 +16,11 @@ struct client {
 static void note(void *ctx, const char *line)
 {
 	struct client *c = ctx;
+	size_t at;
 
 	pthread_mutex_lock(&c->lock);
-	if (strlen(c->notes) + strlen(line) + 2 < sizeof(c->notes)) {
-		strcat(c->notes, line);
-		strcat(c->notes, "\n");
-	}
+	at = strlen(c->notes);
+	snprintf(c->notes + at, sizeof(c->notes) - at, "%s\n", line);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -95,6 +94,8 @@ static void client_start(struct client *c, unsigned queues, uint32_t size)
 	if (client_create(c, why))
 		printf(" %s ", why);
 	CU_ASSERT_FATAL(c->r.dev != NULL);
+	if (!c->r.dev)
+		return;
 	c->r.features = (struct ring_features){.event_idx = true, .indirect = true};
 	CU_ASSERT_EQUAL_FATAL(split_features_set(c->r.dev, c->r.dev->features), 0);
 	for (unsigned q = 0; q < queues; q++) {
@@ -145,7 +146,7 @@ static void device_push(struct client *c, unsigned q, const struct ring_chain *c
 static void once(struct client *c, unsigned q, uint64_t token)
 {
 	struct ring_chain chain;
-	struct ring_done done;
+	struct ring_done done = {0};
 	struct pollfd p = {.fd = c->p.q[q].kick, .events = POLLIN};
 
 	ring_device_doorbell_on(&c->p.q[q].ring);
