@@ -315,6 +315,10 @@ void blk_close(struct blk_image *image)
 	blk_nbd_close(image->nbd);
 	if (image->fd_buffered >= 0)
 		close(image->fd_buffered);
+	/* an io_uring that ends holds on to its files for a while yet, and locks go with the last
+	 */
+	if (image->fd >= 0 && image->claimed)
+		blk_claim_release(image->fd);
 	if (image->fd >= 0)
 		close(image->fd);
 	pthread_mutex_destroy(&image->lock);

@@ -163,6 +163,28 @@ static void test_claim(void)
 	unlink(path);
 }
 
+/* Closed is free, also while something else still holds the file open, as an io_uring does for a
+ * while. */
+static void test_claim_ends(void)
+{
+	struct blk_options opts = {.fd = -1};
+	struct blk_image *first, *second;
+	char path[128], why[BLK_WHY_MAX];
+	int other;
+
+	rig_path(path, "ends");
+	rig_file(path, MIB, 1);
+	opts.fd = open(path, O_RDWR | O_CLOEXEC);
+	other = dup(opts.fd);
+	CU_ASSERT_FATAL(blk_open(&first, &opts, why) == 0);
+	CU_ASSERT(open_one(path, false, &second, why) == -EBUSY);
+	blk_close(first);
+	CU_ASSERT_FATAL(open_one(path, false, &second, why) == 0);
+	blk_close(second);
+	close(other);
+	unlink(path);
+}
+
 struct dying {
 	struct blk_image *image;
 	atomic_bool gone;
@@ -546,6 +568,7 @@ static const struct unit_case cases[] = {
 	{"direct=on refused", test_direct_refused},
 	{"a descriptor with flags", test_descriptor},
 	{"claims", test_claim},
+	{"claims end when the image is closed", test_claim_ends},
 	{"claims that are waited for", test_claim_wait},
 	{"claims are released", test_claim_released},
 	{"claims against QEMU", test_claim_qemu},
