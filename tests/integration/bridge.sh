@@ -275,8 +275,13 @@ ip -n "$ns-b" addr add 10.9.0.5/24 dev x1
 ip -n "$ns-b" link set x1 up
 # An AF_XDP socket is given frames as they are: a veth would leave checksums to be done.
 ip netns exec "$ns-b" ethtool -K x1 tx off >/dev/null
-start xdp --port tap=t0 --port af_xdp=x0
-fetch "TCP through an AF_XDP socket"
+start xdp --port tap=t0
+added=$(ask PUT /ports/x -d '{"af_xdp":"x0"}' -w '\n%{http_code}')
+if [ "${added##*$'\n'}" = 201 ]; then
+	fetch "TCP through an AF_XDP socket"
+else
+	skip "AF_XDP" "this kernel or user may not: $added"
+fi
 stop xdp
 
 # ------------------------------------------------------------------ a stock guest under QEMU
