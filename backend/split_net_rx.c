@@ -46,7 +46,7 @@ static bool vnet_window_more(
 	w->dry = !n;
 	for (unsigned i = 0; i < n; i++) {
 		if (first[i].nin)
-			__builtin_prefetch(first[i].segs->base, 1);
+			vnet_prefetch_write(first[i].segs);
 		w->nsegs += first[i].nout + first[i].nin;
 		w->room += first[i].in_len;
 		/* 5.1.6.3.1: all of a buffer is for the device to write, and holds the header */

@@ -68,7 +68,7 @@ static unsigned vnet_tx_send(struct vnet *v, struct vnet_pair *p, unsigned n)
 
 	/* all at once: each is a line that the driver's processor has */
 	for (unsigned i = 0; i < n; i++)
-		__builtin_prefetch(v->chains[i].segs->base);
+		vnet_prefetch_read(v->chains[i].segs);
 	for (unsigned i = 0; i < n; i++) {
 		if (!vnet_packet_make(v, &v->chains[i], &v->packets[npkts]))
 			continue;
