@@ -213,8 +213,10 @@ int vhost_channel_open(struct vhost_client *c)
 {
 	int pair[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+	/* only this end never waits: the back-end's is as it would expect one to be */
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
 	c->channel = pair[0];
 	c->channel_peer = pair[1];
 	memset(&c->channel_rx, 0, sizeof(c->channel_rx));

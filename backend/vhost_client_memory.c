@@ -4,6 +4,7 @@
  * to it, and the memory in which the back-end keeps what is in flight.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -184,10 +185,12 @@ static int log_make(struct vhost_client *c)
 		return 0;
 	/* whole words of 64 pages, and whole pages of them */
 	l->bytes = (log_pages(c) / 8 + 4096) & ~UINT64_C(4095);
-	fd = (int)syscall(SYS_memfd_create, "sluice-log", MFD_CLOEXEC);
+	fd = (int)syscall(SYS_memfd_create, "sluice-log", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, (off_t)l->bytes) < 0)
+	/* the back-end has it too, and could shorten it under us */
+	if (ftruncate(fd, (off_t)l->bytes) < 0 ||
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		goto fail;
 	l->words = mmap(NULL, l->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (l->words == MAP_FAILED)

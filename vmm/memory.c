@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Guest memory: one memfd, mapped once, shown to the guest below 3 GiB and from 4 GiB on. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/memfd.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -67,13 +68,16 @@ static int memory_map_file(struct machine *m, char why[VMM_WHY_MAX])
 
 	vmm_size_format(size, text);
 	m->memory_fd = memfd_create(
-		"sluice-memory", MFD_CLOEXEC | (m->cfg.hugepages ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
+		"sluice-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING |
+					 (m->cfg.hugepages ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
 	if (m->memory_fd < 0) {
 		error = -errno;
 		return why_set(why, error, "--memory %s: no memory file: %s%s", text,
 			strerror(-error), m->cfg.hugepages ? "; leave out huge pages" : "");
 	}
-	if (ftruncate(m->memory_fd, size)) {
+	/* back-ends have it too: it is not theirs to shorten */
+	if (ftruncate(m->memory_fd, size) ||
+		fcntl(m->memory_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
 		error = -errno;
 		return why_set(
 			why, error, "--memory %s: no room: %s; give less", text, strerror(-error));

@@ -443,6 +443,32 @@ static void test_high_memory(void)
 	machine_destroy(m);
 }
 
+/* Back-ends are given the memory file: none of them may shorten it under the machine. */
+static void test_sealed(void)
+{
+	struct machine_config cfg;
+	char why[VMM_WHY_MAX], path[32], name[64];
+	struct machine *m;
+	unsigned found = 0;
+
+	config_no_kvm(&cfg);
+	CU_ASSERT_EQUAL_FATAL(machine_create(&m, &cfg, why), 0);
+	for (int fd = 0; fd < 64; fd++) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, name, sizeof(name) - 1);
+		name[n < 0 ? 0 : n] = '\0';
+		if (!strstr(name, "memfd:sluice-memory"))
+			continue;
+		found++;
+		CU_ASSERT(ftruncate(fd, 4096) < 0);
+		CU_ASSERT(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0);
+	}
+	CU_ASSERT_EQUAL(found, 1);
+	machine_destroy(m);
+}
+
 static void test_dirty(void)
 {
 	uint64_t bits[16ull * 1024 * 1024 / 4096 / 64];
@@ -748,6 +774,7 @@ static const struct unit_case cases[] = {
 	{"machines without KVM", test_no_kvm},
 	{"power management timer", test_pm_timer},
 	{"memory above 4 GiB", test_high_memory},
+	{"memory that cannot be taken away", test_sealed},
 	{"dirty bitmap", test_dirty},
 	{"dirty bitmap of the kernel's pages", test_dirty_kernel},
 	{"save, load, save: the same bytes", test_save_idle},
