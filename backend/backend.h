@@ -305,6 +305,8 @@ struct split_ops {
 		struct split_device *d, uint32_t offset, const void *from, uint32_t len);
 	/* the driver has accepted d->driver_features; queues start afterwards */
 	int (*negotiated)(struct split_device *d);
+	/* What every request popped from a queue is looked at first for; NULL: nothing. */
+	struct ring_fetch (*fetch)(struct split_device *d, unsigned q);
 	int (*queue_start)(
 		struct split_device *d, unsigned q); /* (io) d->queues[q] is initialised */
 	/* (io) stop taking requests from the queue. In-flight ones go on. */

@@ -307,6 +307,8 @@ static int split_queue_attach(
 			return -ENOMEM;
 	}
 	rc.slots = q->slots;
+	if (d->ops->fetch)
+		rc.fetch = d->ops->fetch(d, q->index);
 	err = ring_device_init(&q->ring, &rc, d->mem);
 	if (err)
 		return err;

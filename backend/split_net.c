@@ -130,6 +130,7 @@ static int vnet_negotiated(struct split_device *d)
 		v->gso_allowed |= 1u << NET_GSO_UDP;
 	if (split_has(d, VIRTIO_NET_F_HOST_USO))
 		v->gso_allowed |= 1u << NET_GSO_UDP_L4;
+	v->tx_plain = !v->gso_allowed && !split_has(d, VIRTIO_NET_F_CSUM);
 	v->rx_typical = VNET_HDR_BYTES + ETHERNET_HEADER_BYTES + VNET_FRAME_VLAN + mtu;
 	v->rx_need = offloads & ~(uint32_t)NET_OFFLOAD_CSUM ? VNET_HDR_BYTES + NET_FRAME_MAX
 							    : v->rx_typical;
@@ -221,6 +222,21 @@ static int vnet_queue_start(struct split_device *d, unsigned index)
 	net_port_taker_set(
 		v->port, index / 2, &(struct net_taker){.offer = vnet_rx_offer, .ctx = p});
 	return 0;
+}
+
+/*
+ * Drivers put the header right in front of a frame, at the end of a cache line. It is read where it
+ * can say something; what is there already is not written again (vnet_hdr_store()).
+ */
+static struct ring_fetch vnet_fetch(struct split_device *d, unsigned index)
+{
+	const struct vnet *v = (const struct vnet *)d;
+	bool rx = index % 2 == 0;
+
+	if (index / 2 >= v->pairs)
+		return (struct ring_fetch){0};
+	return (struct ring_fetch){
+		.start = rx || !v->tx_plain, .at_set = true, .write = rx, .at = VNET_HDR_BYTES};
 }
 
 static void vnet_queue_stop(struct split_device *d, unsigned index)
@@ -392,6 +408,7 @@ static const struct split_ops vnet_ops = {
 	.config_read = vnet_config_read,
 	.config_write = vnet_config_write,
 	.negotiated = vnet_negotiated,
+	.fetch = vnet_fetch,
 	.queue_start = vnet_queue_start,
 	.queue_stop = vnet_queue_stop,
 	.queue_enable = vnet_queue_enable,

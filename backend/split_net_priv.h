@@ -69,6 +69,9 @@ struct vnet {
 	uint32_t rx_need;    /* room for the largest frame the port may give, with header */
 	uint32_t rx_typical; /* the same without segmentation offload */
 	uint8_t gso_allowed; /* a bit for each gso_type, 1 << type */
+	/* Nothing was negotiated that a sent frame's header could ask for (5.1.6.2.1: it is all
+	 * zeroes): it is not read, and its line stays with the driver's processor. */
+	bool tx_plain;
 	struct vnet_pair *pair;
 	struct io_timer retry;
 	struct port_link link;
@@ -91,27 +94,6 @@ void vnet_rx_flush(struct vnet_pair *p);
 /* Of struct net_taker, for a pair: frames that the port hands over. */
 unsigned vnet_rx_offer(void *ctx, struct net_packet *const *pkts, unsigned n);
 int vnet_active_set(struct vnet *v, unsigned pairs);
-
-/*
- * A short frame lies in two cache lines of the driver's processor: drivers put the header right in
- * front of it, at the end of a line. To be written, they are asked for in one transfer each
- * (PREFETCHW, which processors without it take for nothing).
- */
-#define VNET_LINE 64u
-
-static inline void vnet_prefetch_read(const struct ring_seg *s)
-{
-	__builtin_prefetch(s->base);
-	if (s->len > VNET_LINE)
-		__builtin_prefetch((uint8_t *)s->base + VNET_LINE);
-}
-
-static inline void vnet_prefetch_write(const struct ring_seg *s)
-{
-	__asm__ volatile("prefetchw %0" : : "m"(*(const uint8_t *)s->base));
-	if (s->len > VNET_LINE)
-		__asm__ volatile("prefetchw %0" : : "m"(*((const uint8_t *)s->base + VNET_LINE)));
-}
 
 /* A queue that may be given frames. */
 static inline bool vnet_rx_live(const struct vnet_pair *p)

@@ -45,8 +45,6 @@ static bool vnet_window_more(
 	w->end += n;
 	w->dry = !n;
 	for (unsigned i = 0; i < n; i++) {
-		if (first[i].nin)
-			vnet_prefetch_write(first[i].segs);
 		w->nsegs += first[i].nout + first[i].nin;
 		w->room += first[i].in_len;
 		/* 5.1.6.3.1: all of a buffer is for the device to write, and holds the header */
@@ -97,12 +95,26 @@ static struct net_vnet_hdr vnet_hdr_make(
 	};
 }
 
+/*
+ * Drivers leave the header of a buffer as they found it, and most frames have the same: where it is
+ * there already it is not written, so that its line stays in both processors' caches.
+ */
+static void vnet_hdr_store(uint8_t *to, const struct net_vnet_hdr *h)
+{
+	if (memcmp(to, h, VNET_HDR_BYTES))
+		memcpy(to, h, VNET_HDR_BYTES);
+}
+
 static void vnet_place_write(const struct vnet *v, const struct vnet_hdr_place *place,
 	const struct net_vnet_hdr *from, uint16_t num_buffers)
 {
 	const struct net_vnet_hdr h = vnet_hdr_make(v, from, num_buffers);
 	const uint8_t *p = (const uint8_t *)&h;
 
+	if (place->n == 1 && !v->common.dirty_log) {
+		vnet_hdr_store(place->pieces[0].base, &h);
+		return;
+	}
 	for (uint32_t i = 0; i < place->n; i++) {
 		memcpy(place->pieces[i].base, p, place->pieces[i].len);
 		p += place->pieces[i].len;
@@ -344,7 +356,7 @@ static bool vnet_offer_plain(struct vnet *v, struct vnet_pair *p, struct vnet_wi
 
 	if (chain->nin != 1 || chain->in_len < need)
 		return false;
-	memcpy(to, &h, VNET_HDR_BYTES);
+	vnet_hdr_store(to, &h);
 	to += VNET_HDR_BYTES;
 	for (uint32_t i = 0; i < pkt->nsegs; i++) {
 		memcpy(to, pkt->segs[i].iov_base, pkt->segs[i].iov_len);

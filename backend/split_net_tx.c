@@ -53,11 +53,13 @@ static bool vnet_packet_make(
 	if (chain->out_len < VNET_HDR_BYTES + NET_FRAME_MIN ||
 		chain->out_len > VNET_HDR_BYTES + NET_FRAME_MAX)
 		return false;
-	segs_pull(&segs, &n, &pkt->hdr, VNET_HDR_BYTES);
+	segs_pull(&segs, &n, v->tx_plain ? NULL : &pkt->hdr, VNET_HDR_BYTES);
 	pkt->segs = segs_iov(segs);
 	pkt->nsegs = n;
 	pkt->len = chain->out_len - VNET_HDR_BYTES;
-	return vnet_hdr_valid(v, pkt);
+	if (v->tx_plain)
+		pkt->hdr = (struct net_vnet_hdr){0};
+	return v->tx_plain || vnet_hdr_valid(v, pkt);
 }
 
 /* How many of n chains are done with; *bytes and *bad count among those. */
@@ -66,9 +68,6 @@ static unsigned vnet_tx_send(struct vnet *v, struct vnet_pair *p, unsigned n)
 	unsigned npkts = 0, sent, done = n, bad;
 	uint64_t bytes = 0;
 
-	/* all at once: each is a line that the driver's processor has */
-	for (unsigned i = 0; i < n; i++)
-		vnet_prefetch_read(v->chains[i].segs);
 	for (unsigned i = 0; i < n; i++) {
 		if (!vnet_packet_make(v, &v->chains[i], &v->packets[npkts]))
 			continue;

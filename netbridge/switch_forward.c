@@ -275,10 +275,6 @@ void switch_forward(struct switch_worker *w, struct switch_port *from,
 		unsigned batch = n - done < SWITCH_BATCH ? n - done : SWITCH_BATCH, k = 0;
 
 		last_check(w, &from->last);
-		/* all at once: each is a line that the sender's processor has */
-		for (unsigned i = 0; i < batch; i++)
-			if (pkts[done + i]->nsegs)
-				__builtin_prefetch(pkts[done + i]->segs[0].iov_base);
 		for (unsigned i = 0; i < batch; i++) {
 			bytes += pkts[done + i]->len;
 			k += frame_enter(w, from, c, &w->frames[k], pkts[done + i]);

@@ -47,6 +47,18 @@ RING_INLINE void *ring_device_translate(
 	return NULL;
 }
 
+RING_INLINE void ring_device_fetch(const struct ring_fetch *fetch, const uint8_t *host, uint32_t len)
+{
+	if (fetch->start)
+		ring_prefetch(host);
+	if (!fetch->at_set || len <= fetch->at)
+		return;
+	if (fetch->write)
+		ring_prefetch_write(host + fetch->at);
+	else
+		ring_prefetch(host + fetch->at);
+}
+
 /* Adds one segment to the chain, or says what is wrong with it. */
 RING_INLINE int ring_walk_add(
 	struct ring_device *dev, struct ring_walk *w, uint64_t gpa, uint32_t len, bool writable)
@@ -72,6 +84,8 @@ RING_INLINE int ring_walk_add(
 		return -RING_EOVERFLOW;
 	if (ring_likely(n < w->room))
 		w->segs[n] = (struct ring_seg){host, len};
+	if (!n)
+		ring_device_fetch(&dev->cfg.fetch, host, len);
 	return 0;
 }
 

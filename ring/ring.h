@@ -112,9 +112,21 @@ struct ring_device_slot {
 	uint8_t state;
 };
 
+/*
+ * What a device looks at first in every chain it pops: cache lines that the driver's processor has,
+ * and that are under way while the rest of a burst is popped. Only speed depends on it.
+ */
+struct ring_fetch {
+	bool start;  /* the first byte, to be read */
+	bool at_set; /* the byte at `at` of the first segment */
+	bool write;  /* that one is to be written */
+	uint16_t at;
+};
+
 struct ring_device_config {
 	enum ring_layout layout;
 	struct ring_features features;
+	struct ring_fetch fetch;
 	uint32_t size;
 	uint64_t desc_gpa;
 	uint64_t driver_gpa; /* areas as in struct ring_geometry */

@@ -62,6 +62,11 @@ static inline void ring_prefetch(const void *p)
 	prefetch(p);
 }
 
+static inline void ring_prefetch_write(const void *p)
+{
+	prefetchw(p);
+}
+
 #define RING_INLINE      static __always_inline
 #define ring_likely(x)   likely(x)
 #define ring_unlikely(x) unlikely(x)
