@@ -207,6 +207,37 @@ RING_INLINE void ring_device_flush_with(struct ring_device *dev, struct ring_fil
 	}
 }
 
+/* in_order: passes on at once what comes in the order it was popped in. Returns how many did. */
+RING_INLINE uint32_t ring_device_pass_with(struct ring_device *dev, struct ring_fill *fill,
+	const struct ring_used *used, uint32_t n,
+	void (*emit)(struct ring_device *dev, struct ring_fill *fill, uint32_t id, uint32_t len,
+		uint32_t positions))
+{
+	struct ring_device_slot *slots = dev->cfg.slots;
+	uint32_t i, id, positions = 0;
+	uint8_t state;
+
+	for (i = 0; i < n; i++) {
+		id = used[i].id;
+		if (id >= dev->cfg.size || slots[dev->order_head].order != id)
+			break;
+		state = slots[id].state;
+		if ((state & (RING_SLOT_HELD | RING_SLOT_DONE)) != RING_SLOT_HELD)
+			break;
+		positions += ring_device_release(dev, id);
+		dev->order_head = dev->order_head + 1u < dev->cfg.size ? dev->order_head + 1u : 0;
+		if (state & RING_SLOT_WRITABLE) {
+			emit(dev, fill, id, used[i].len, positions);
+			positions = 0;
+		}
+	}
+	/* of several that nothing was written to, the last stands for all (2.7.9, 2.8.8) */
+	if (positions)
+		emit(dev, fill, used[i - 1].id, used[i - 1].len, positions);
+	dev->counters.pushed += i;
+	return i;
+}
+
 /*
  * The loop of pushing. emit() writes one used entry at the used position and moves it on by
  * `positions`; nothing is visible to the driver until the caller commits the fill.
@@ -218,7 +249,10 @@ RING_INLINE int ring_device_push_with(struct ring_device *dev, struct ring_fill 
 {
 	int rc = 0;
 
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = dev->cfg.features.in_order
+				  ? ring_device_pass_with(dev, fill, used, n, emit)
+				  : 0;
+		i < n; i++) {
 		struct ring_device_slot *slot;
 
 		if (ring_unlikely(used[i].id >= dev->cfg.size)) {

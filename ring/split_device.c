@@ -4,6 +4,8 @@
 
 /* How far ahead descriptors are fetched: two cache lines, if the driver takes them in turn. */
 #define RING_SPLIT_AHEAD 8u
+/* Used entries in a cache line. */
+#define RING_SPLIT_USED_LINE 8
 
 int ring_split_device_areas(struct ring_device *dev)
 {
@@ -103,9 +105,19 @@ static void ring_split_avail_advance(struct ring_device *dev, uint32_t ndesc)
 	dev->avail++;
 }
 
+/* Entries that n chains will soon be used by: the driver's processor has read those before. */
+static void ring_split_used_ahead(const struct ring_device *dev, int n)
+{
+	for (int i = 0; i < n; i += RING_SPLIT_USED_LINE)
+		ring_prefetch_write(ring_used_entry(
+			dev->device, (dev->used + (uint32_t)i) & (dev->cfg.size - 1)));
+}
+
 int ring_split_device_pop(struct ring_device *dev, struct ring_chain *chains, uint32_t max,
 	struct ring_seg *segs, uint32_t max_segs)
 {
+	int rc;
+
 	if ((uint16_t)(dev->avail_seen - dev->avail) < max) {
 		/* Pairs with the release store in ring_split_driver_publish(). */
 		uint16_t seen = ring_load_acquire(ring_avail_idx(dev->driver));
@@ -116,8 +128,11 @@ int ring_split_device_pop(struct ring_device *dev, struct ring_chain *chains, ui
 	}
 	for (uint32_t i = 1; i < RING_SPLIT_AHEAD && i < max; i++)
 		ring_split_ahead(dev, i);
-	return ring_device_pop_with(
+	rc = ring_device_pop_with(
 		dev, chains, max, segs, max_segs, ring_split_walk, ring_split_avail_advance);
+	if (dev->cfg.fetch.write)
+		ring_split_used_ahead(dev, rc);
+	return rc;
 }
 
 static void ring_split_used_emit(struct ring_device *dev, struct ring_fill *fill, uint32_t id,
