@@ -22,7 +22,7 @@ static int device_create(void *ctx, unsigned connection, struct split_device **o
 		.queue_size = 1024,
 		.ring = p->spec.ring,
 		.no_control = true,
-		.in_order = true, /* frames are */
+		.in_order = true, /* frames are used as they come */
 	};
 
 	(void)connection;

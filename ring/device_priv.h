@@ -47,7 +47,8 @@ RING_INLINE void *ring_device_translate(
 	return NULL;
 }
 
-RING_INLINE void ring_device_fetch(const struct ring_fetch *fetch, const uint8_t *host, uint32_t len)
+RING_INLINE void ring_device_fetch(
+	const struct ring_fetch *fetch, const uint8_t *host, uint32_t len)
 {
 	if (fetch->start)
 		ring_prefetch(host);
@@ -196,6 +197,7 @@ RING_INLINE void ring_device_flush_with(struct ring_device *dev, struct ring_fil
 		bool skippable = !(slots[id].state & RING_SLOT_WRITABLE);
 
 		positions += ring_device_release(dev, id);
+		dev->order_done--;
 		dev->order_head = dev->order_head + 1u < dev->cfg.size ? dev->order_head + 1u : 0;
 		next = slots[dev->order_head].order;
 		more = dev->inflight && (slots[next].state & RING_SLOT_DONE);
@@ -249,10 +251,13 @@ RING_INLINE int ring_device_push_with(struct ring_device *dev, struct ring_fill 
 {
 	int rc = 0;
 
-	for (uint32_t i = dev->cfg.features.in_order
-				  ? ring_device_pass_with(dev, fill, used, n, emit)
-				  : 0;
-		i < n; i++) {
+	if (dev->cfg.features.in_order && !dev->order_done) {
+		uint32_t passed = ring_device_pass_with(dev, fill, used, n, emit);
+
+		used += passed;
+		n -= passed;
+	}
+	for (uint32_t i = 0; i < n; i++) {
 		struct ring_device_slot *slot;
 
 		if (ring_unlikely(used[i].id >= dev->cfg.size)) {
@@ -268,13 +273,14 @@ RING_INLINE int ring_device_push_with(struct ring_device *dev, struct ring_fill 
 		dev->counters.pushed++;
 		if (dev->cfg.features.in_order) {
 			slot->state |= RING_SLOT_DONE;
+			dev->order_done++;
 			slot->len = used[i].len;
 		} else {
 			emit(dev, fill, used[i].id, used[i].len,
 				ring_device_release(dev, used[i].id));
 		}
 	}
-	if (dev->cfg.features.in_order)
+	if (dev->order_done)
 		ring_device_flush_with(dev, fill, emit);
 	dev->unsignalled += fill->positions;
 	return rc;

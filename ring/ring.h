@@ -161,6 +161,7 @@ struct ring_device {
 	uint16_t used;
 	uint16_t order_head;
 	uint16_t order_tail;
+	uint32_t order_done; /* in_order: pushed, waiting for an earlier one */
 	bool avail_wrap;
 	bool used_wrap;
 	bool signalled_valid;

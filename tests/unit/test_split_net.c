@@ -297,6 +297,33 @@ static void test_bad_frames(void)
 	card_close(&c);
 }
 
+/* Nothing negotiated that a header could ask for: what it says is not looked at, and what lies
+ * where a received one belongs does not stay. */
+static void test_plain_header(void)
+{
+	struct net_vnet_hdr h = {.flags = 0xff, .gso_type = NET_GSO_TCPV4, .gso_size = 1};
+	struct ring_done done;
+	struct card c;
+
+	card_open(&c, mem_port(NET_MEM_ECHO, 1), false, 0, 0);
+	card_start(&c, 2048, ~VIRTIO_BIT(VIRTIO_F_VERSION_1));
+	for (unsigned i = 0; i < 3; i++) {
+		CU_ASSERT_FATAL(card_rx_post(&c, 0, 0));
+		/* as it was left: by somebody, by a frame, by somebody else */
+		memset(rig_host(&c.r, c.rx[0]), i == 1 ? 0 : 0x5a, 12);
+		rig_kick(&c.r, RXQ(0));
+		tx_one(&c, &h, 100);
+		CU_ASSERT_EQUAL_FATAL(rig_wait(&c.r, RXQ(0), &done, 1), 1);
+		CU_ASSERT_TRUE(card_rx_take(&c, 0, &done));
+		CU_ASSERT_EQUAL(c.frame_len, 100);
+		CU_ASSERT_EQUAL(c.hdr.flags, 0);
+		CU_ASSERT_EQUAL(c.hdr.gso_type, NET_GSO_NONE);
+		CU_ASSERT_EQUAL(c.hdr.num_buffers, 1);
+	}
+	CU_ASSERT_EQUAL(dropped(&c), 0);
+	card_close(&c);
+}
+
 static void test_bad_buffers(void)
 {
 	for (unsigned kind = 0; kind < 2; kind++) {
@@ -354,6 +381,7 @@ static const struct unit_case cases[] = {
 	{"source", test_source},
 	{"several pairs, control queue", test_pairs},
 	{"bad frames", test_bad_frames},
+	{"headers where nothing was negotiated", test_plain_header},
 	{"bad buffers", test_bad_buffers},
 	{"features and configuration", test_features},
 };
