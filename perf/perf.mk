@@ -7,11 +7,23 @@ PROGRAMS  += $(B)/sluice-bench
 $(B)/sluice-bench: $(call obj,$(BENCH_SRC)) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+.PHONY: perf-vhost perf
+PROGRAMS  += $(B)/perf/wire
+
+# What is at the other end of a tap for monitors that are not this one.
+$(B)/perf/wire: $(B)/obj/perf/wire/wire.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^
+
+## perf          this monitor against QEMU with KVM, as ratios; JSON and a page in build/perf-monitors (25 minutes)
+perf: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build
+	@perf/monitors.sh
+
 ## perf-vhost    back-ends of their own against qemu-storage-daemon, testpmd and Open vSwitch, as ratios (6 minutes)
 perf-vhost: deps
 	@$(MAKE) --no-print-directory -s -j$(JOBS) build
 	@perf/vhost.sh
 
-.PHONY: perf-vhost
 
 -include frontend-drivers/guest.mk

@@ -11,82 +11,10 @@ BRIDGE=${BRIDGE:-build/sluice-bridge}
 GUEST=build/perf/guest.elf
 RUNS=${RUNS:-5}
 MS=${MS:-1000}
-TMP=build/tmp/perf-vhost.$$
-FIGURES=$TMP/figures # CONTENDER ROUND VALUE
-mkdir -p "$TMP"
-failures=0
-children=()
-started= # the process that `serve` started last
-
-cleanup() {
-	local pid
-	for pid in "${children[@]}"; do
-		kill -KILL "$pid" 2>/dev/null && wait "$pid" 2>/dev/null
-	done
-	rm -rf "$TMP" /var/run/dpdk/sluice-perf-$$-* # DPDK leaves the folders of its prefixes behind
-}
-trap cleanup EXIT
-trap 'exit 1' INT TERM
-
-bad() {
-	echo "FAIL $1: $2"
-	failures=$((failures + 1))
-}
-left_out() { echo "left out: $1: $2"; }
-
-# serve LOG COMMAND...: in the background; ends with the script, or by `stop`
-serve() {
-	local log=$1
-	shift
-	"$@" >"$log" 2>&1 </dev/null &
-	started=$!
-	children+=("$started")
-}
-stop() {
-	kill -TERM "$1" 2>/dev/null
-	wait "$1" 2>/dev/null
-}
-# until_true COMMAND...: for at most 15 seconds
-until_true() {
-	local end=$((SECONDS + 15))
-	until "$@" >/dev/null 2>&1; do
-		[ $SECONDS -lt $end ] || return 1
-		sleep 0.05
-	done
-}
-
-# ------------------------------------------------------------------ figures
-
-figure() { echo "$1 $2 $3" >>"$FIGURES"; }
-# median CONTENDER
-median() {
-	awk -v who="$1" '$1 == who { print $3 }' "$FIGURES" | sort -g |
-		awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
-}
-# raw CONTENDER UNIT: its line of figures
-raw() {
-	awk -v who="$1" -v unit="$2" '$1 == who { n++; list = list sprintf(" %.0f", $3) }
-		END { if (n) printf "    %-44s%s %s\n", who, list, unit }' "$FIGURES"
-}
-# ratio TITLE A B GOAL: A by B, round by round; GOAL is the least it is to be
-ratio() {
-	[ -n "$(median "$2")" ] && [ -n "$(median "$3")" ] || return
-	awk -v a="$2" -v b="$3" '$1 == a { x[$2] = $3 } $1 == b { y[$2] = $3 }
-		END { for (r in x) if (r in y && y[r] > 0) print x[r] / y[r] }' "$FIGURES" | sort -g |
-		awk -v title="$1" -v goal="$4" '{ v[NR] = $1 } END {
-			m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
-			word = m >= goal ? "pass" : "short"
-			printf "  %-62s %5.2fx  (%.2f to %.2f)  goal %.2fx: %s\n", title, m, v[1], v[NR], goal, word
-		}'
-}
-
-facts() {
-	local kvm=hardware
-	[ ! -d /sys/module/kvm_pvm ] || kvm='kvm-pvm (software only)'
-	echo "host: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs, $(uname -sr), KVM: $kvm"
-	echo "against: $(dpkg-query -W -f '${Package} ${Version}, ' qemu-utils dpdk-dev openvswitch-switch-dpdk 2>/dev/null)"
-	echo "image on: $(df --output=fstype "$TMP" | tail -n 1); $RUNS rounds of $MS ms each; date: $(date -u +%Y-%m-%d)"
-}
+WHO=vhost
+PACKAGES="qemu-utils dpdk-dev openvswitch-switch-dpdk"
+# shellcheck source=perf/ratios.bash
+. perf/ratios.bash
 
 # ------------------------------------------------------------------ disks
 
@@ -94,8 +22,6 @@ IMAGE=$TMP/disk
 QSD=qemu-storage-daemon
 SOCKET=$TMP/disk.sock
 
-# key NAME LINE: its number in a guest's line
-key() { sed -n "s/.* $1=\([0-9]*\).*/\1/p" <<<"$2"; }
 # guest CONTENDER ROUND WORK DISK: IOPS of the benchmark guest, which checks every block: read, or read back at the end
 guest() {
 	local out=$TMP/out line
