@@ -132,9 +132,11 @@ void state_get_bytes(struct state_reader *r, void *p, size_t n);
 struct io_thread;
 
 struct io_thread_options {
-	const char *name;     /* at most 15 bytes, as ps shows it */
-	uint32_t poll_max_us; /* upper bound of the polling window; 0: never poll */
-	bool no_uring;        /* use epoll even where io_uring is allowed */
+	const char *name; /* at most 15 bytes, as ps shows it */
+	/* Upper bound of the polling window; 0: never poll. Pauses that are long beside a sleep's
+	 * cost and beside the work between them are slept through all the same. */
+	uint32_t poll_max_us;
+	bool no_uring; /* use epoll even where io_uring is allowed */
 };
 
 struct io_thread_counters {

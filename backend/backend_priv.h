@@ -73,6 +73,9 @@ struct io_thread {
 	bool polite; /* what is polled for is other threads' work, this round: see io_give_way() */
 	unsigned crowded; /* sleeps until the window may grow again */
 	unsigned rounds;
+	/* means, the newest counting most: pauses between work, work between pauses */
+	uint64_t pause_ns, busy_ns;
+	uint64_t pause_since, busy_since; /* 0: not in one */
 
 	_Atomic uint64_t system_calls;
 	_Atomic uint64_t sleeps;

@@ -21,6 +21,10 @@
 #define CROWDED_NS       1000000u /* no round takes so long */
 #define CROWDED_SLEEPS   512u
 #define TIMERS_EVERY_MAX 64u
+#define LEAN_GAP_NS      64000u   /* some times what a sleep and a wake-up cost */
+#define LEAN_GAP_MAX_NS  1000000u /* no pause counts for more */
+#define LEAN_SHARE       8u
+#define LEAN_WEIGHT      8u /* of all before, against the newest */
 
 static _Thread_local const struct io_thread *io_current;
 
@@ -375,6 +379,40 @@ static void io_window_hit(struct io_thread *io, uint64_t idle_since)
 		io_window_crowded(io);
 }
 
+static void io_mean_add(uint64_t *mean_ns, uint64_t ns)
+{
+	*mean_ns += (ns < LEAN_GAP_MAX_NS ? ns : LEAN_GAP_MAX_NS) / LEAN_WEIGHT;
+	*mean_ns -= *mean_ns / (LEAN_WEIGHT + 1);
+}
+
+/* Work is over, for now. */
+static void io_pause_begin(struct io_thread *io)
+{
+	if (io->busy_since)
+		io_mean_add(&io->busy_ns, io->now_ns - io->busy_since);
+	io->busy_since = 0;
+	io->pause_since = io->now_ns;
+}
+
+static void io_pause_end(struct io_thread *io, uint64_t now_ns)
+{
+	if (io->pause_since)
+		io_mean_add(&io->pause_ns, now_ns - io->pause_since);
+	io->pause_since = 0;
+	io->busy_since = now_ns;
+}
+
+/*
+ * Pauses that are long beside what a sleep costs, and beside the work between them, are slept
+ * through: polling would be most of what the thread does, to save little.
+ */
+static uint64_t io_window(const struct io_thread *io)
+{
+	bool lean = io->pause_ns > LEAN_GAP_NS && io->pause_ns > LEAN_SHARE * io->busy_ns;
+
+	return lean ? 0 : io->window_ns;
+}
+
 static void io_sleep(struct io_thread *io)
 {
 	uint64_t asleep_ns, next, timeout = IO_NO_TIMEOUT;
@@ -427,6 +465,8 @@ static void io_loop(struct io_thread *io)
 			io_window_hit(io, idle_since);
 			idle_since = 0;
 		}
+		if (work && io->pause_since)
+			io_pause_end(io, io->now_ns);
 		if (work && ++io->rounds % CLOCK_EVERY != 0)
 			continue;
 		work += io_clock_look(io);
@@ -436,14 +476,16 @@ static void io_loop(struct io_thread *io)
 		}
 		if (!idle_since)
 			idle_since = io->now_ns;
-		if (io->now_ns - idle_since < io->window_ns) {
+		if (!io->pause_since)
+			io_pause_begin(io);
+		if (io->now_ns - idle_since < io_window(io)) {
 			if (io->polite)
 				io_give_way(io);
 			else
 				__builtin_ia32_pause();
 			continue;
 		}
-		if (io->window_ns)
+		if (io_window(io))
 			io_window_missed(io, idle_since);
 		idle_since = 0;
 		io_sleep(io);

@@ -409,6 +409,25 @@ static void test_crowded(void)
 	}
 }
 
+/* Pauses that a window would cover, but long beside the work between them, are slept through. */
+static void test_long_pauses(void)
+{
+	for (int no_uring = 0; no_uring < 2; no_uring++) {
+		struct io_thread *io = rig_io(no_uring, 100000);
+		struct poster p = {.work.run = poster_run};
+
+		sem_init(&p.ran, 0, 0);
+		for (unsigned i = 0; i < 200; i++) {
+			pause_us(300);
+			io_thread_post(io, &p.work);
+			CU_ASSERT_FATAL(sem_wait_ms(&p.ran, 10000));
+		}
+		CU_ASSERT(sleeps(io) > 100);
+		io_thread_destroy(io);
+		sem_destroy(&p.ran);
+	}
+}
+
 static const struct unit_case cases[] = {
 	{"names", test_wait_names},
 	{"posts to a sleeping thread", test_posts},
@@ -418,6 +437,7 @@ static const struct unit_case cases[] = {
 	{"pollers are not left asleep", test_poller_wakes},
 	{"idle costs nothing", test_idle},
 	{"polling that never pays is given up", test_crowded},
+	{"long pauses are slept through", test_long_pauses},
 };
 
 UNIT_MAIN("io_thread", cases)
