@@ -147,7 +147,7 @@ net() {
 
 # pair_one CONTENDER ROUND: one sends for as long as the other counts
 pair_one() {
-	local tx rx sender bridge= card=virtio-net-pci,netdev=n,disable-legacy=on
+	local tx rx sender bridge= card=virtio-net-pci,netdev=n,disable-legacy=on,rx_queue_size=1024
 	tx="poll_us=1000 job=net,dev=virtio-net,work=tx,size=64,depth=256,warm_ms=50,ms=60000"
 	rx="poll_us=1000 $(net_job virtio-net rx 64 256)"
 	case $1 in
@@ -157,7 +157,7 @@ pair_one() {
 			--port "vhost-user=$TMP/a.sock,name=a" --port "vhost-user=$TMP/b.sock,name=b"
 		bridge=$started
 		until_true [ -S "$TMP/b.sock" ]
-		begin_sluice pair,sluice,sender "$tx" --net "vhost-user=$TMP/a.sock"
+		begin_sluice pair,sluice,sender "$tx" --net "vhost-user=$TMP/a.sock,queue-size=1024"
 		;;
 	qemu,stream) begin_qemu "pair,$1,sender" "$tx" -netdev "stream,id=n,server=on,addr.type=unix,addr.path=$TMP/pair.sock" -device $card ;;
 	qemu,dgram)
@@ -175,7 +175,7 @@ pair_one() {
 	until_true grep -q '^clock:' "$TMP/out"
 	sleep 0.3
 	case $1 in
-	sluice) run_sluice "pair,$1" "$rx" --net "vhost-user=$TMP/b.sock" ;;
+	sluice) run_sluice "pair,$1" "$rx" --net "vhost-user=$TMP/b.sock,queue-size=1024" ;;
 	qemu,stream) run_qemu "pair,$1" "$rx" -netdev "stream,id=n,server=off,addr.type=unix,addr.path=$TMP/pair.sock" -device $card ;;
 	qemu,dgram)
 		run_qemu "pair,$1" "$rx" -device $card \

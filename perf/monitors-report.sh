@@ -32,7 +32,7 @@ jq -r '
 	"td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #ddd;vertical-align:top}td.n{text-align:right;white-space:nowrap}",
 	"code{font-size:12px;word-break:break-all}.good{fill:#4a8}.short{fill:#c75}.goal{fill:#222}line{stroke:#222}</style>",
 	"<h1>Sluice and QEMU, side by side</h1>", (.host | map("<div>\(text)</div>") | join("")),
-	"<p>A ratio is the median of the rounds’ ratios; in brackets the least and the most. Bars are logarithmic, from 0.1 to 100; the black mark is the goal.</p>",
+	"<p>A ratio is the median of the ratios of the rounds; in brackets the least and the most. Bars are logarithmic, from 0.1 to 100; the black mark is the goal.</p>",
 	(.ratios | group_by(.part)[] | "<h2>\(.[0].part | text)</h2><table><tr><th>what<th>ratio<th>spread<th>goal<th></tr>",
 		(.[] | "<tr><td>\(.title | text)<td class=n>\(.median | round2)\(if .b then "×" else "" end)<td class=n>\(.least | round2) to \(.most | round2), n=\(.rounds)<td class=n>\(
 			if .goal then "\(if .relation == "most" then "at most " else "" end)\(.goal): \(if .reached then "reached" else "short" end)" else "" end)<td>\(bar)</tr>"),

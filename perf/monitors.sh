@@ -26,7 +26,7 @@ IMAGE=$TMP/disk
 # ------------------------------------------------------------------ disks
 
 # a boot does all the jobs of a contender; the disks' jobs, in this order
-DISK_JOBS=(randread,1 randread,32 randread,256 randwrite,1 randwrite,32 randwrite,256)
+DISK_JOBS=("randread,1" "randread,32" "randread,256" "randwrite,1" "randwrite,32" "randwrite,256")
 disk_jobs() {
 	local job text="poll_us=1000"
 	for job in "${DISK_JOBS[@]}"; do text+=" job=blk,dev=virtio-blk,work=${job%,*},depth=${job#*,},size=4096,warm_ms=50,ms=$MS"; done

@@ -7,7 +7,7 @@ PROGRAMS  += $(B)/sluice-bench
 $(B)/sluice-bench: $(call obj,$(BENCH_SRC)) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-.PHONY: perf-vhost perf
+.PHONY: perf-vhost perf perf-regress
 PROGRAMS  += $(B)/perf/wire
 
 # What is at the other end of a tap for monitors that are not this one.
@@ -19,6 +19,12 @@ $(B)/perf/wire: $(B)/obj/perf/wire/wire.o
 perf: deps
 	@$(MAKE) --no-print-directory -s -j$(JOBS) build
 	@perf/monitors.sh
+
+## perf-regress  the working tree against a commit (AGAINST=HEAD), on the hot paths; fails after a significant loss (3 minutes)
+AGAINST ?= HEAD
+perf-regress: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build
+	@perf/regress.sh $(AGAINST)
 
 ## perf-vhost    back-ends of their own against qemu-storage-daemon, testpmd and Open vSwitch, as ratios (6 minutes)
 perf-vhost: deps

@@ -106,7 +106,7 @@ facts() {
 	local kvm=hardware
 	[ ! -d /sys/module/kvm_pvm ] || kvm='kvm-pvm (software only)'
 	echo "host: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs, $(uname -sr), KVM: $kvm"
-	echo "against: $(dpkg-query -W -f '${Package} ${Version}, ' $PACKAGES 2>/dev/null)"
+	[ -z "$PACKAGES" ] || echo "against: $(dpkg-query -W -f '${Package} ${Version}, ' $PACKAGES 2>/dev/null)"
 	echo "image on: $(df --output=fstype "$TMP" | tail -n 1); $RUNS rounds of $MS ms each; date: $(date -u +%Y-%m-%d)"
 }
 
