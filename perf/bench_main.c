@@ -22,6 +22,7 @@ static const char help[] =
 	"\n"
 	"  --quick            under a minute: fewer works, shorter runs\n"
 	"  --full             every depth from 1 to 256 and every size up to 1 MiB\n"
+	"  --ablate           what each step buys: each device without one thing at a time\n"
 	"  --runs N           repeat everything N times, contenders taking turns\n"
 	"                     (default 3; 1 to 16)\n"
 	"  --time MS          measured milliseconds of each work in a run (default 300)\n"
@@ -50,6 +51,7 @@ static const char help[] =
 enum {
 	OPT_QUICK = 256,
 	OPT_FULL,
+	OPT_ABLATE,
 	OPT_RUNS,
 	OPT_TIME,
 	OPT_ONLY,
@@ -71,6 +73,7 @@ enum {
 static const struct option options[] = {
 	{"quick", no_argument, NULL, OPT_QUICK},
 	{"full", no_argument, NULL, OPT_FULL},
+	{"ablate", no_argument, NULL, OPT_ABLATE},
 	{"runs", required_argument, NULL, OPT_RUNS},
 	{"time", required_argument, NULL, OPT_TIME},
 	{"only", required_argument, NULL, OPT_ONLY},
@@ -125,6 +128,9 @@ static bool option_take(struct bench_options *o, int c, const char **make_image)
 		return true;
 	case OPT_FULL:
 		o->full = true;
+		return true;
+	case OPT_ABLATE:
+		o->ablate = true;
 		return true;
 	case OPT_RUNS:
 		return number_parse("--runs", optarg, 1, BENCH_RUNS_MAX, &o->runs);
@@ -328,8 +334,8 @@ static bool disks_wanted(const struct bench *b)
 {
 	struct bench_work works[BENCH_WORKS_MAX];
 
-	for (unsigned c = 0; c < bench_ncontenders; c++) {
-		const struct bench_contender *k = &bench_contenders[c];
+	for (unsigned c = 0; c < b->ncontenders; c++) {
+		const struct bench_contender *k = &b->contenders[c];
 		unsigned n = k->net ? 0
 				    : bench_plan(&b->opts, false, BENCH_PORT_NONE, k, works,
 					      BENCH_WORKS_MAX);
@@ -344,7 +350,8 @@ static bool disks_wanted(const struct bench *b)
 static int measure_all(struct bench *b)
 {
 	char why[VMM_WHY_MAX];
-	bool tap = !b->opts.no_tap, fio = !b->opts.no_fio, disks = disks_wanted(b);
+	bool tap = !b->opts.no_tap && !b->opts.ablate, fio = !b->opts.no_fio && !b->opts.ablate,
+	     disks = disks_wanted(b);
 	int failed = 0;
 
 	if (disks && bench_image_open(b, why)) {
@@ -359,11 +366,11 @@ static int measure_all(struct bench *b)
 		leave_out(b, "the baseline on the host: fio is not installed");
 		fio = false;
 	}
-	if (!b->opts.only && bench_monitor(b))
+	if (!b->opts.only && !b->opts.ablate && bench_monitor(b))
 		leave_out(b, "start-up, memory and idling: `sluice run` could not be measured");
 	for (unsigned run = 0; run < b->opts.runs; run++) {
-		for (unsigned c = 0; c < bench_ncontenders; c++) {
-			const struct bench_contender *k = &bench_contenders[c];
+		for (unsigned c = 0; c < b->ncontenders; c++) {
+			const struct bench_contender *k = &b->contenders[c];
 
 			failed |= measure(b, run, k, k->net ? BENCH_PORT_MEMORY : BENCH_PORT_NONE);
 			/* beside the contender it is compared with, so that both meet the same disk
@@ -371,9 +378,9 @@ static int measure_all(struct bench *b)
 			if (fio && disks && k->split && !strcmp(k->ring, "split") && !k->net)
 				baselines(b, run);
 		}
-		for (unsigned c = 0; tap && c < bench_ncontenders; c++)
-			if (bench_contenders[c].net)
-				failed |= measure(b, run, &bench_contenders[c], BENCH_PORT_TAP);
+		for (unsigned c = 0; tap && c < b->ncontenders; c++)
+			if (b->contenders[c].net)
+				failed |= measure(b, run, &b->contenders[c], BENCH_PORT_TAP);
 	}
 	if (!b->opts.quiet && isatty(2))
 		fputs("\r\033[K", stderr);
@@ -436,6 +443,12 @@ int main(int argc, char **argv)
 		complain("--quick and --full: choose one");
 		return EXIT_USAGE;
 	}
+	if (b.opts.ablate && (b.opts.quick || b.opts.full)) {
+		complain("--ablate: has works of its own; leave --quick and --full out");
+		return EXIT_USAGE;
+	}
+	b.contenders = b.opts.ablate ? bench_ablations : bench_contenders;
+	b.ncontenders = b.opts.ablate ? bench_nablations : bench_ncontenders;
 	if (make_image) {
 		status = bench_image_make(make_image, b.opts.image_size, why);
 		if (status)

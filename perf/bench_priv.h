@@ -38,6 +38,7 @@ struct bench_contender {
 	const char *label;    /* in tables */
 	bool net;
 	bool split;
+	void (*change)(struct machine_config *cfg); /* of an ablation: takes its step away */
 };
 
 struct bench_work {
@@ -104,6 +105,7 @@ struct bench_options {
 	bool full;
 	bool no_tap;
 	bool no_fio;
+	bool ablate;
 	bool quiet;
 };
 
@@ -117,6 +119,8 @@ struct bench_monitor {
 
 struct bench {
 	struct bench_options opts;
+	const struct bench_contender *contenders;
+	unsigned ncontenders;
 	struct bench_result results[BENCH_RESULTS_MAX];
 	unsigned nresults;
 	struct bench_baseline baselines[16];
@@ -185,6 +189,15 @@ unsigned bench_histogram_merge(
 	const struct bench_result *r, struct bench_bucket *out, unsigned max);
 bool bench_work_same(const struct bench_work *a, const struct bench_work *b);
 void bench_work_name(const struct bench_work *w, char *out, size_t size);
+
+/* ablate.c: who lacks what, the result of the same work with nothing lacking, with by without. */
+extern const struct bench_contender bench_ablations[];
+extern const unsigned bench_nablations;
+const struct bench_result *bench_ablation_whole(
+	const struct bench *b, const struct bench_result *without);
+bool bench_ablation_ratio(const struct bench_result *whole, const struct bench_result *without,
+	double *median, double *least, double *most);
+void bench_ablation_print(const struct bench *b, FILE *out);
 
 /* table.c, goals.c, json.c, report.c */
 void bench_table_print(const struct bench *b, FILE *out);

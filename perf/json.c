@@ -34,6 +34,8 @@ static cJSON *json_result(const struct bench_result *r)
 	else
 		cJSON_AddStringToObject(o, "engine", s.engine);
 	cJSON_AddStringToObject(o, "transfer", r->contender->transfer);
+	if (r->contender->change)
+		cJSON_AddStringToObject(o, "without", r->contender->label);
 	cJSON_AddStringToObject(o, "work", w->work);
 	if (r->contender->net)
 		cJSON_AddStringToObject(o, "port", w->port == BENCH_PORT_TAP ? "tap" : "memory");

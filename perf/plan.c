@@ -116,12 +116,27 @@ static void plan_net_tap(
 		plan_add(p, "tx", 1514, 256, BENCH_PORT_TAP);
 }
 
+static void plan_ablation(struct plan *p, bool net)
+{
+	if (net) {
+		plan_add(p, "tx", 64, 256, BENCH_PORT_MEMORY);
+		plan_add(p, "rx", 64, 256, BENCH_PORT_MEMORY);
+		plan_add(p, "echo", 64, 1, BENCH_PORT_MEMORY);
+	} else {
+		plan_add(p, "randread", 4096, 1, BENCH_PORT_NONE);
+		plan_add(p, "randread", 4096, 32, BENCH_PORT_NONE);
+		plan_add(p, "randwrite", 4096, 32, BENCH_PORT_NONE);
+	}
+}
+
 unsigned bench_plan(const struct bench_options *opts, bool net, enum bench_port port,
 	const struct bench_contender *contender, struct bench_work *works, unsigned max)
 {
 	struct plan p = {.works = works, .max = max};
 
-	if (!net)
+	if (opts->ablate)
+		plan_ablation(&p, net);
+	else if (!net)
 		plan_disk(&p, opts);
 	else if (port == BENCH_PORT_TAP)
 		plan_net_tap(&p, opts, contender);

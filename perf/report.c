@@ -159,10 +159,10 @@ static void plot_throughput(const struct bench *b, FILE *page, bool net, const c
 	struct plot p;
 	unsigned most = 0;
 
-	for (unsigned c = 0; c < bench_ncontenders; c++) {
-		unsigned n = bench_contenders[c].net == net
-				     ? points_of(b, &bench_contenders[c], work, by_depth, fixed,
-					       pts, BENCH_WORKS_MAX)
+	for (unsigned c = 0; c < b->ncontenders; c++) {
+		unsigned n = b->contenders[c].net == net
+				     ? points_of(b, &b->contenders[c], work, by_depth, fixed, pts,
+					       BENCH_WORKS_MAX)
 				     : 0;
 
 		most = n > most ? n : most;
@@ -171,10 +171,10 @@ static void plot_throughput(const struct bench *b, FILE *page, bool net, const c
 				by_depth || net ? (net ? "frames/s" : "requests/s") : "MB/s"))
 		return;
 	fprintf(p.script, "set logscale x 2\nset logscale y\nset format y '%%.0s%%c'\n");
-	for (unsigned c = 0; c < bench_ncontenders; c++) {
-		unsigned n = bench_contenders[c].net == net
-				     ? points_of(b, &bench_contenders[c], work, by_depth, fixed,
-					       pts, BENCH_WORKS_MAX)
+	for (unsigned c = 0; c < b->ncontenders; c++) {
+		unsigned n = b->contenders[c].net == net
+				     ? points_of(b, &b->contenders[c], work, by_depth, fixed, pts,
+					       BENCH_WORKS_MAX)
 				     : 0;
 
 		if (!n)
@@ -184,13 +184,12 @@ static void plot_throughput(const struct bench *b, FILE *page, bool net, const c
 			fprintf(p.script, "%g %g\n", pts[i].x, pts[i].y);
 		fprintf(p.script, "EOD\n");
 	}
-	for (unsigned c = 0; c < bench_ncontenders; c++) {
-		if (bench_contenders[c].net != net ||
-			!points_of(b, &bench_contenders[c], work, by_depth, fixed, pts,
-				BENCH_WORKS_MAX))
+	for (unsigned c = 0; c < b->ncontenders; c++) {
+		if (b->contenders[c].net != net || !points_of(b, &b->contenders[c], work, by_depth,
+							   fixed, pts, BENCH_WORKS_MAX))
 			continue;
 		fprintf(p.script, "%s $d%u title '%s' lw 2", p.series++ ? "," : "plot", c,
-			bench_contenders[c].label);
+			b->contenders[c].label);
 	}
 	fputc('\n', p.script);
 	plot_end(&p, page);
@@ -275,6 +274,43 @@ static void plot_switches(const struct bench *b, FILE *page, const struct bench_
 	plot_end(&p, page);
 }
 
+/* With each step by without it, work by work. */
+static void plot_ablation(const struct bench *b, FILE *page, const char *device)
+{
+	char name[64];
+	struct plot p;
+
+	if (!plot_begin(&p, device, "", "rate with the step by without it"))
+		return;
+	fprintf(p.script,
+		"set style fill solid 0.8\nset boxwidth 0.6\nset xtics rotate by -40\nset key off\n"
+		"set arrow from graph 0,first 1 to graph 1,first 1 nohead\nset yrange [0:*]\n"
+		"set errorbars 1\n$s << EOD\n");
+	for (unsigned i = 0; i < b->nresults; i++) {
+		const struct bench_result *r = &b->results[i], *whole = bench_ablation_whole(b, r);
+		double median, least, most;
+
+		if (!r->contender->change || !whole || strcmp(r->contender->device, device) ||
+			!bench_ablation_ratio(whole, r, &median, &least, &most))
+			continue;
+		bench_work_name(&r->work, name, sizeof(name));
+		fprintf(p.script, "%u %g %g %g \"%s: %s\"\n", p.series++, median, least, most,
+			r->contender->label, name);
+	}
+	fputs("EOD\nplot $s using 1:2:xtic(5) with boxes, '' using 1:2:3:4 with yerrorbars lc "
+	      "black\n",
+		p.script);
+	plot_end(&p, page);
+}
+
+static void report_ablations(const struct bench *b, FILE *page)
+{
+	fputs("<h2>What each step buys</h2>\n", page);
+	for (unsigned c = 0; c < b->ncontenders; c++)
+		if (!b->contenders[c].change)
+			plot_ablation(b, page, b->contenders[c].device);
+}
+
 static void report_table(const struct bench *b, FILE *page)
 {
 	char *text = NULL;
@@ -346,7 +382,10 @@ int bench_report_write(const struct bench *b, const char *dir, char why[VMM_WHY_
 	      "differs. Medians over the runs; both axes of the throughput plots are "
 	      "logarithmic.</p>\n",
 		page);
-	report_plots(b, page);
+	if (b->opts.ablate)
+		report_ablations(b, page);
+	else
+		report_plots(b, page);
 	report_table(b, page);
 	fputs("</body></html>\n", page);
 	if (fclose(page)) {

@@ -301,6 +301,8 @@ static int run_child(const struct bench *b, const struct bench_contender *c,
 		config_disk(b, c, &works[0], &cfg);
 	if (err)
 		goto out;
+	if (c->change)
+		c->change(&cfg);
 	err = machine_create(&r.machine, &cfg, why);
 	if (err)
 		goto out;

@@ -91,13 +91,13 @@ static unsigned columns_of(const struct bench *b, bool net, const struct bench_c
 {
 	unsigned n = 0;
 
-	for (unsigned c = 0; c < bench_ncontenders && n < COLUMNS_MAX; c++) {
+	for (unsigned c = 0; c < b->ncontenders && n < COLUMNS_MAX; c++) {
 		bool used = false;
 
 		for (unsigned i = 0; i < b->nresults; i++)
-			used |= b->results[i].contender == &bench_contenders[c];
-		if (used && bench_contenders[c].net == net)
-			out[n++] = &bench_contenders[c];
+			used |= b->results[i].contender == &b->contenders[c];
+		if (used && b->contenders[c].net == net)
+			out[n++] = &b->contenders[c];
 	}
 	return n;
 }
@@ -215,9 +215,8 @@ static void details(const struct bench *b, bool net, FILE *out)
 	for (unsigned i = 0; i < nworks; i++) {
 		bench_work_name(works[i], name, sizeof(name));
 		fprintf(out, "%s\n", name);
-		for (unsigned c = 0; c < bench_ncontenders; c++) {
-			const struct bench_result *r =
-				result_find(b, &bench_contenders[c], works[i]);
+		for (unsigned c = 0; c < b->ncontenders; c++) {
+			const struct bench_result *r = result_find(b, &b->contenders[c], works[i]);
 
 			if (r)
 				detail_row(r, out);
@@ -233,6 +232,11 @@ void bench_table_print(const struct bench *b, FILE *out)
 	fprintf(out, "\nHost\n");
 	for (unsigned i = 0; i < n; i++)
 		fprintf(out, "  %-12s %s\n", facts[i].key, facts[i].value);
+	if (b->opts.ablate) {
+		bench_ablation_print(b, out);
+		fflush(out);
+		return;
+	}
 	details(b, false, out);
 	details(b, true, out);
 	side_by_side(b, false, out);
