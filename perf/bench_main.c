@@ -251,7 +251,8 @@ static struct bench_result *result_of(
 static bool wanted(
 	const struct bench *b, const struct bench_contender *c, const struct bench_work *w)
 {
-	return !b->opts.only || strstr(c->label, b->opts.only) || strstr(w->work, b->opts.only);
+	return !b->opts.only || strstr(c->label, b->opts.only) || strstr(c->device, b->opts.only) ||
+	       strstr(w->work, b->opts.only);
 }
 
 /* Progress: one line that rewrites itself on a terminal, a line each elsewhere. */

@@ -25,6 +25,27 @@ check "JSON: no errors, everything verified" jq -e '.results | all(.errors == 0 
 check "report: one self-contained page with plots" grep -q '<svg' "$TMP/report/index.html"
 check "report: loads nothing from elsewhere" sh -c '! grep -Eq "(src|href)=\"?(http|//)" "$1/index.html"' sh "$TMP/report"
 check "a wrong option: status 2" sh -c '"$1" bench --engine foo 2>/dev/null; [ $? = 2 ]' sh "$SLUICE"
+# what each step buys: with by without, everything measured
+timeout 120 "$SLUICE" bench --ablate --runs 1 --time 20 --image-size 16M --json "$TMP/ablate.json" --report "$TMP/ablate" \
+	>"$TMP/out" 2>"$TMP/err" </dev/null
+check "--ablate: status 0" [ $? = 0 ]
+check "--ablate: every step of either device, verified" jq -e '
+	([.results[] | select(.without) | [.device, .without]] | unique | length) >= 9 and
+	([.results[] | select(.without == null) | .device] | unique) == ["virtio-blk", "virtio-net"] and
+	(.results | all(.errors == 0 and .verified > 0))' "$TMP/ablate.json"
+check "--ablate: a plot" grep -q '<svg' "$TMP/ablate/index.html"
+check "--ablate with --quick: status 2" sh -c '"$1" bench --ablate --quick 2>/dev/null; [ $? = 2 ]' sh "$SLUICE"
+# the comparison with QEMU, its shortest part: figures, ratios, a page
+if command -v qemu-system-x86_64 >/dev/null; then
+	RUNS=1 MS=50 OUT=$TMP/monitors timeout 120 perf/monitors.sh start emulated >"$TMP/out" 2>&1 </dev/null
+	check "monitors.sh: status 0" [ $? = 0 ]
+	check "monitors.sh: figures, command lines and ratios of both" jq -e '
+		(.ratios | length >= 6) and .left_out == [] and (.figures["qemu,ide-dma,randread"] | length == 1) and
+		(.commands["qemu,ide-dma"] | test("-enable-kvm"))' "$TMP/monitors/result.json"
+	check "monitors.sh: a page" grep -q '<svg' "$TMP/monitors/index.html"
+else
+	skip "monitors.sh" "QEMU is not installed"
+fi
 # an ordinary user, or none of a tap's rights: the rest is done all the same
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	setpriv --bounding-set -net_admin --inh-caps -net_admin timeout 120 "$SLUICE" bench --quick --runs 1 --time 20 --image-size 16M \
