@@ -2,163 +2,6 @@
 /* The vhost-user front-end against a back-end that the test plays, well and badly. */
 #include "tests/unit/test_vhost_client_rig.h"
 
-struct client {
-	struct rig r;
-	int memfd;
-	struct played p;
-	struct split_vhost_options o;
-	pthread_mutex_t lock;
-	char notes[2048];
-	atomic_uint config_changes;
-	int vector_fd; /* what signal.queue_fd() says */
-};
-
-static void note(void *ctx, const char *line)
-{
-	struct client *c = ctx;
-	size_t at;
-
-	pthread_mutex_lock(&c->lock);
-	at = strlen(c->notes);
-	snprintf(c->notes + at, sizeof(c->notes) - at, "%s\n", line);
-	pthread_mutex_unlock(&c->lock);
-}
-
-static bool noted(struct client *c, const char *what)
-{
-	bool found;
-
-	pthread_mutex_lock(&c->lock);
-	found = strstr(c->notes, what) != NULL;
-	pthread_mutex_unlock(&c->lock);
-	return found;
-}
-
-static void config_changed(void *ctx)
-{
-	struct client *c = ctx;
-
-	atomic_fetch_add(&c->config_changes, 1);
-}
-
-static int queue_fd(void *ctx, unsigned q)
-{
-	struct client *c = ctx;
-
-	(void)q;
-	return __atomic_load_n(&c->vector_fd, __ATOMIC_SEQ_CST);
-}
-
-static void client_open(struct client *c)
-{
-	memset(c, 0, sizeof(*c));
-	pthread_mutex_init(&c->lock, NULL);
-	rig_open(&c->r, false, 0, 4u << 20);
-	c->memfd = (int)syscall(SYS_memfd_create, "guest", 1);
-	CU_ASSERT_FATAL(c->memfd >= 0 && !ftruncate(c->memfd, (off_t)c->r.bytes));
-	CU_ASSERT_FATAL(mmap(c->r.ram, c->r.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-				c->memfd, 0) != MAP_FAILED);
-	c->vector_fd = -1;
-	c->r.signal.config = config_changed;
-	c->r.signal.queue_fd = queue_fd;
-	played_open(&c->p, &c->r);
-	c->o = (struct split_vhost_options){.virtio_id = VIRTIO_ID_BLOCK,
-		.mode = VHOST_CONNECT,
-		.path = c->p.path,
-		.fd = -1,
-		.reconnect_ms = 20,
-		.memory = {c->memfd, c->r.ram},
-		.note = note,
-		.ctx = c};
-}
-
-static int client_create(struct client *c, char why[BACKEND_WHY_MAX])
-{
-	return split_vhost_create(&c->r.dev, c->r.io, &c->r.mem, &c->r.signal, &c->o, why);
-}
-
-static void client_close(struct client *c)
-{
-	if (c->r.dev)
-		played_close(&c->p);
-	rig_close(&c->r);
-	close(c->memfd);
-	pthread_mutex_destroy(&c->lock);
-}
-
-/* Device, features, queues, up to where the back-end has taken them over. */
-static void client_start(struct client *c, unsigned queues, uint32_t size)
-{
-	char why[BACKEND_WHY_MAX] = "";
-
-	if (client_create(c, why))
-		printf(" %s ", why);
-	CU_ASSERT_FATAL(c->r.dev != NULL);
-	if (!c->r.dev)
-		return;
-	c->r.features = (struct ring_features){.event_idx = true, .indirect = true};
-	CU_ASSERT_EQUAL_FATAL(split_features_set(c->r.dev, c->r.dev->features), 0);
-	for (unsigned q = 0; q < queues; q++) {
-		rig_queue_init(&c->r, q, size);
-		rig_queue_start(&c->r, q);
-	}
-}
-
-/* From here on the test is the device behind the queue. */
-static void device_taken(struct client *c, unsigned q)
-{
-	PLAYED_AWAIT(&c->p, c->p.q[q].started && c->p.q[q].enabled == 1);
-	played_ring(&c->p, q);
-	pthread_mutex_unlock(&c->p.lock);
-}
-
-static void driver_add(struct client *c, unsigned q, uint64_t token)
-{
-	struct ring_sg sg = {RIG_GPA + (3u << 20) + token * 16, 16};
-
-	CU_ASSERT_EQUAL_FATAL(ring_driver_add(&c->r.q[q].drv, &sg, 1, 0, token), 0);
-}
-
-static unsigned device_pop(struct client *c, unsigned q, struct ring_chain *chains, unsigned max)
-{
-	static struct ring_seg segs[256];
-	int n = ring_device_pop(&c->p.q[q].ring, chains, max, segs, 256);
-
-	CU_ASSERT_FATAL(n >= 0);
-	/* the segment says which request it is */
-	for (int i = 0; i < n; i++)
-		chains[i].out_len =
-			(uint32_t)((uint8_t *)chains[i].segs[0].base - c->r.ram - (3u << 20)) / 16;
-	return (unsigned)n;
-}
-
-static void device_push(struct client *c, unsigned q, const struct ring_chain *chain)
-{
-	struct ring_used used = {.id = chain->id};
-	uint64_t one = 1;
-
-	CU_ASSERT_EQUAL_FATAL(ring_device_push(&c->p.q[q].ring, &used, 1), 0);
-	if (ring_device_needs_interrupt(&c->p.q[q].ring))
-		CU_ASSERT_EQUAL(write(c->p.q[q].call, &one, 8), 8);
-}
-
-/* One request there and back. */
-static void once(struct client *c, unsigned q, uint64_t token)
-{
-	struct ring_chain chain;
-	struct ring_done done = {0};
-	struct pollfd p = {.fd = c->p.q[q].kick, .events = POLLIN};
-
-	ring_device_doorbell_on(&c->p.q[q].ring);
-	driver_add(c, q, token);
-	rig_kick(&c->r, q);
-	CU_ASSERT_EQUAL(poll(&p, 1, RIG_WAIT_MS), 1);
-	CU_ASSERT_EQUAL_FATAL(device_pop(c, q, &chain, 1), 1);
-	device_push(c, q, &chain);
-	CU_ASSERT_EQUAL_FATAL(rig_wait(&c->r, q, &done, 1), 1);
-	CU_ASSERT_EQUAL(done.token, token);
-}
-
 /* ------------------------------------------------------------------ setting up */
 
 static void test_greeting(void)
@@ -288,14 +131,14 @@ static void test_resubmit(void)
 		device_push(&c, 0, &chains[i]);
 		left[chains[i].out_len] = false;
 	}
-	n = rig_wait(&c.r, 0, done, 64);
-	CU_ASSERT_EQUAL(n, 7);
-	/* the driver keeps its depth */
+	for (n = 0; n < 7;)
+		n += rig_wait(&c.r, 0, done, 64);
+	/* a guest at its full depth: what is outstanding can be told */
 	for (uint64_t t = 20; t < 27; t++) {
 		driver_add(&c, 0, t);
 		left[t] = true;
 	}
-	rig_kick(&c.r, 0);
+	ring_driver_publish(&c.r.q[0].drv);
 	played_die(&c.p);
 	PLAYED_WAIT(&c.p, c.p.connections == 2);
 	/* the guest goes on meanwhile */
@@ -328,21 +171,19 @@ static void test_resubmit(void)
 static void test_unknown(void)
 {
 	struct ring_chain chains[32];
-	struct ring_done done[32];
 	struct client c;
 
 	client_open(&c);
 	client_start(&c, 1, 32);
 	device_taken(&c, 0);
-	/* younger ones overtake, and then there are fewer than there were */
+	/* the youngest first, and the guest asks for nothing more: any of these may be a free one
+	 */
 	for (uint64_t t = 0; t < 20; t++)
 		driver_add(&c, 0, t);
 	rig_kick(&c.r, 0);
 	CU_ASSERT_EQUAL_FATAL(device_pop(&c, 0, chains, 32), 20);
-	for (unsigned i = 20; i-- > 0;)
-		if (i % 3 == 0)
-			device_push(&c, 0, &chains[i]);
-	CU_ASSERT_EQUAL(rig_wait(&c.r, 0, done, 32), 7);
+	for (unsigned i = 19; i > 12; i--)
+		device_push(&c, 0, &chains[i]);
 	played_die(&c.p);
 	for (unsigned i = 0; i < RIG_WAIT_MS && !c.r.broken; i++)
 		usleep(1000);
@@ -612,138 +453,6 @@ static void test_control_queue(void)
 	client_close(&c);
 }
 
-/* ------------------------------------------------------------------ hostile back-ends */
-
-static void spoil_request(struct played *p, struct fe_message *m)
-{
-	(void)p;
-	m->request++;
-}
-
-static void spoil_flag(struct played *p, struct fe_message *m)
-{
-	(void)p;
-	m->flags = 1;
-}
-
-static void spoil_version(struct played *p, struct fe_message *m)
-{
-	(void)p;
-	m->flags = 6;
-}
-
-static void spoil_short(struct played *p, struct fe_message *m)
-{
-	(void)p;
-	m->size -= 4;
-}
-
-static void spoil_long(struct played *p, struct fe_message *m)
-{
-	(void)p;
-	m->size += 8;
-}
-
-static void spoil_fd(struct played *p, struct fe_message *m)
-{
-	m->fds[0] = p->listener;
-	m->nfds = 1;
-}
-
-static void spoil_twice(struct played *p, struct fe_message *m)
-{
-	fe_send(p->socket, m->request, m->flags, m->payload, m->size, NULL, 0);
-}
-
-static void spoil_huge(struct played *p, struct fe_message *m)
-{
-	const uint32_t h[3] = {m->request, 5, 0x7fffffff};
-
-	fe_send_raw(p->socket, h, sizeof(h), NULL, 0);
-	m->size = UINT32_MAX;
-}
-
-static void spoil_number(struct played *p, struct fe_message *m)
-{
-	(void)p;
-	memset(m->payload + 4, 0x7f, 4);
-}
-
-static const struct {
-	const char *name;
-	uint32_t request;
-	void (*spoil)(struct played *p, struct fe_message *m);
-} spoils[] = {
-	{"another request", GET_FEATURES, spoil_request},
-	{"no reply flag", GET_PROTOCOL_FEATURES, spoil_flag},
-	{"another version", GET_QUEUE_NUM, spoil_version},
-	{"a short answer", GET_FEATURES, spoil_short},
-	{"a long answer", GET_QUEUE_NUM, spoil_long},
-	{"a descriptor nobody asked for", GET_CONFIG, spoil_fd},
-	{"a short configuration space", GET_CONFIG, spoil_short},
-	{"another offset in it", GET_CONFIG, spoil_number},
-	{"an answer twice", GET_QUEUE_NUM, spoil_twice},
-	{"an answer of 2 GiB", GET_FEATURES, spoil_huge},
-	{"a short acknowledgement", SET_MEM_TABLE, spoil_short},
-	{"a descriptor with one", SET_VRING_ADDR, spoil_fd},
-	{"a refusal", SET_VRING_ADDR, spoil_number},
-};
-
-/* Each ends its connection; a better back-end goes on, and nothing is left open. */
-static void test_hostile(void)
-{
-	struct split_vhost_info info;
-	unsigned open_before, seen;
-	struct client c;
-
-	client_open(&c);
-	client_start(&c, 1, 32);
-	device_taken(&c, 0);
-	once(&c, 0, 1);
-	open_before = fe_open_fds();
-	for (size_t i = 0; i < sizeof(spoils) / sizeof(spoils[0]); i++) {
-		pthread_mutex_lock(&c.p.lock);
-		c.p.spoil_request = spoils[i].request;
-		c.p.spoil = spoils[i].spoil;
-		seen = c.p.gone;
-		pthread_mutex_unlock(&c.p.lock);
-		played_die(&c.p);
-		/* it came, was wrong, and was sent away */
-		PLAYED_AWAIT(&c.p, c.p.gone >= seen + 3);
-		c.p.spoil = NULL;
-		pthread_mutex_unlock(&c.p.lock);
-		device_taken(&c, 0);
-		once(&c, 0, 2 + i);
-	}
-	split_vhost_info_get(c.r.dev, &info);
-	CU_ASSERT(info.breaches >= 2 * (sizeof(spoils) / sizeof(spoils[0]) - 1));
-	CU_ASSERT_EQUAL(fe_open_fds(), open_before);
-	CU_ASSERT_EQUAL(c.r.broken, 0);
-	client_close(&c);
-}
-
-/* A position that cannot be: the ring is believed instead. */
-static void test_hostile_base(void)
-{
-	struct ring_device_state state;
-	struct client c;
-
-	client_open(&c);
-	client_start(&c, 1, 32);
-	device_taken(&c, 0);
-	for (uint64_t t = 0; t < 3; t++)
-		once(&c, 0, t);
-	pthread_mutex_lock(&c.p.lock);
-	c.p.spoil_request = GET_VRING_BASE;
-	c.p.spoil = spoil_number;
-	pthread_mutex_unlock(&c.p.lock);
-	split_quiesce_wait(c.r.dev);
-	split_queue_state_get(c.r.dev, 0, &state);
-	CU_ASSERT_EQUAL(state.avail, 3);
-	CU_ASSERT_EQUAL(state.used, 3);
-	client_close(&c);
-}
-
 static const struct unit_case cases[] = {
 	{"greeting, memory, queues", test_greeting},
 	{"a back-end without protocol features", test_old},
@@ -757,8 +466,6 @@ static const struct unit_case cases[] = {
 	{"stopped, saved, loaded, also while the back-end is away", test_stop},
 	{"reset waits for what is in flight", test_drain},
 	{"the control queue of a network card", test_control_queue},
-	{"hostile answers", test_hostile},
-	{"a hostile position", test_hostile_base},
 };
 
 UNIT_MAIN("vhost_client", cases)
