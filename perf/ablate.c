@@ -39,6 +39,11 @@ static void no_uring(struct machine_config *cfg)
 		cfg->disks[0].engine = BLK_ENGINE_THREADS;
 }
 
+static void no_coalesce(struct machine_config *cfg)
+{
+	cfg->no_coalesce = true;
+}
+
 #define DISK(text, function)                                                                       \
 	{                                                                                          \
 		.device = "virtio-blk", .transfer = "ring", .ring = "split", .label = text,        \
@@ -48,6 +53,12 @@ static void no_uring(struct machine_config *cfg)
 	{                                                                                          \
 		.device = "virtio-net", .transfer = "ring", .ring = "split", .label = text,        \
 		.split = true, .net = true, .change = function                                     \
+	}
+
+#define EMULATED(name, how, text, network, function)                                               \
+	{                                                                                          \
+		.device = name, .transfer = how, .ring = "", .label = text, .net = network,        \
+		.change = function                                                                 \
 	}
 
 /* Of a device, the first is the whole; the others lack what their label says. */
@@ -63,6 +74,14 @@ const struct bench_contender bench_ablations[] = {
 	NET("mergeable buffers", no_mergeable),
 	NET("polling", no_polling),
 	NET("io_uring", no_uring),
+	EMULATED("ide", "pio", "ide (PIO)", false, NULL),
+	EMULATED("ide", "pio", "coalesced registers", false, no_coalesce),
+	EMULATED("ide", "dma", "ide (DMA)", false, NULL),
+	EMULATED("ide", "dma", "coalesced registers", false, no_coalesce),
+	EMULATED("ne2k_pci", "pio", "ne2k_pci", true, NULL),
+	EMULATED("ne2k_pci", "pio", "coalesced registers", true, no_coalesce),
+	EMULATED("e1000", "dma", "e1000", true, NULL),
+	EMULATED("e1000", "dma", "coalesced registers", true, no_coalesce),
 };
 const unsigned bench_nablations = sizeof(bench_ablations) / sizeof(bench_ablations[0]);
 
@@ -123,8 +142,8 @@ void bench_ablation_print(const struct bench *b, FILE *out)
 
 		if (!r->contender->change || !whole)
 			continue;
-		if (strcmp(device, r->contender->device)) {
-			device = r->contender->device;
+		if (strcmp(device, whole->contender->label) != 0) {
+			device = whole->contender->label;
 			fprintf(out,
 				"\n%s, with each step by without it\n"
 				"%-24s %-26s %7s %15s %19s %19s %19s\n",

@@ -275,12 +275,12 @@ static void plot_switches(const struct bench *b, FILE *page, const struct bench_
 }
 
 /* With each step by without it, work by work. */
-static void plot_ablation(const struct bench *b, FILE *page, const char *device)
+static void plot_ablation(const struct bench *b, FILE *page, const char *label)
 {
 	char name[64];
 	struct plot p;
 
-	if (!plot_begin(&p, device, "", "rate with the step by without it"))
+	if (!plot_begin(&p, label, "", "rate with the step by without it"))
 		return;
 	fprintf(p.script,
 		"set style fill solid 0.8\nset boxwidth 0.6\nset xtics rotate by -40\nset key off\n"
@@ -290,7 +290,7 @@ static void plot_ablation(const struct bench *b, FILE *page, const char *device)
 		const struct bench_result *r = &b->results[i], *whole = bench_ablation_whole(b, r);
 		double median, least, most;
 
-		if (!r->contender->change || !whole || strcmp(r->contender->device, device) ||
+		if (!r->contender->change || !whole || strcmp(whole->contender->label, label) ||
 			!bench_ablation_ratio(whole, r, &median, &least, &most))
 			continue;
 		bench_work_name(&r->work, name, sizeof(name));
@@ -308,7 +308,7 @@ static void report_ablations(const struct bench *b, FILE *page)
 	fputs("<h2>What each step buys</h2>\n", page);
 	for (unsigned c = 0; c < b->ncontenders; c++)
 		if (!b->contenders[c].change)
-			plot_ablation(b, page, b->contenders[c].device);
+			plot_ablation(b, page, b->contenders[c].label);
 }
 
 static void report_table(const struct bench *b, FILE *page)

@@ -34,6 +34,8 @@ static const char help[] =
 	"  --poll-us N          longest time an I/O thread polls before it sleeps, in\n"
 	"                       microseconds; 0: it never polls (500)\n"
 	"  --no-io-uring        I/O threads wait with epoll instead\n"
+	"  --no-coalesce        every register write of an emulated device is an exit,\n"
+	"                       also where KVM could keep some together\n"
 	"  --console WHERE      the first serial port: stdio, none or file=PATH (stdio)\n"
 	"  --hvc WHERE          a virtio console, hvc0: stdio, none or file=PATH; with\n"
 	"                       stdio the serial port has no terminal (no such console)\n"
@@ -145,6 +147,7 @@ enum {
 	O_IO_THREADS,
 	O_POLL_US,
 	O_NO_IO_URING,
+	O_NO_COALESCE,
 	O_CONSOLE,
 	O_HVC,
 	O_RNG,
@@ -172,6 +175,7 @@ static const struct cli_option options[] = {
 	[O_IO_THREADS] = {"--io-threads", true},
 	[O_POLL_US] = {"--poll-us", true},
 	[O_NO_IO_URING] = {"--no-io-uring", false},
+	[O_NO_COALESCE] = {"--no-coalesce", false},
 	[O_CONSOLE] = {"--console", true},
 	[O_HVC] = {"--hvc", true},
 	[O_RNG] = {"--rng", false},
@@ -313,6 +317,9 @@ static int flag_set(struct run_options *o, int option)
 	switch (option) {
 	case O_HUGEPAGES:
 		o->cfg.hugepages = true;
+		break;
+	case O_NO_COALESCE:
+		o->cfg.no_coalesce = true;
 		break;
 	case O_NO_IO_URING:
 		o->cfg.no_io_uring = true;

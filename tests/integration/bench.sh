@@ -30,9 +30,12 @@ timeout 120 "$SLUICE" bench --ablate --runs 1 --time 20 --image-size 16M --json 
 	>"$TMP/out" 2>"$TMP/err" </dev/null
 check "--ablate: status 0" [ $? = 0 ]
 check "--ablate: every step of either device, verified" jq -e '
-	([.results[] | select(.without) | [.device, .without]] | unique | length) >= 9 and
-	([.results[] | select(.without == null) | .device] | unique) == ["virtio-blk", "virtio-net"] and
+	([.results[] | select(.without) | [.device, .without]] | unique | length) >= 12 and
+	([.results[] | select(.without == null) | .device] | unique) == ["e1000", "ide", "ne2k_pci", "virtio-blk", "virtio-net"] and
 	(.results | all(.errors == 0 and .verified > 0))' "$TMP/ablate.json"
+check "--ablate: coalesced registers save exits" jq -e '[.results[] | select(.device == "ide" and .transfer == "dma" and
+	.work == "randread" and .depth == 1)] | (.[] | select(.without == null).exits_per_request) < (.[] | select(.without).exits_per_request)' \
+	"$TMP/ablate.json"
 check "--ablate: a plot" grep -q '<svg' "$TMP/ablate/index.html"
 check "--ablate with --quick: status 2" sh -c '"$1" bench --ablate --quick 2>/dev/null; [ $? = 2 ]' sh "$SLUICE"
 # the comparison with QEMU, its shortest part: figures, ratios, a page
