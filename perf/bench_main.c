@@ -22,7 +22,7 @@ static const char help[] =
 	"\n"
 	"  --quick            under a minute: fewer works, shorter runs\n"
 	"  --full             every depth from 1 to 256 and every size up to 1 MiB\n"
-	"  --ablate           what each step buys: each device without one thing at a time\n"
+	"  --ablate           what each step buys: one at a time taken away\n"
 	"  --runs N           repeat everything N times, contenders taking turns\n"
 	"                     (default 3; 1 to 16)\n"
 	"  --time MS          measured milliseconds of each work in a run (default 300)\n"
