@@ -302,7 +302,7 @@ static void test_bad_frames(void)
 static void test_plain_header(void)
 {
 	struct net_vnet_hdr h = {.flags = 0xff, .gso_type = NET_GSO_TCPV4, .gso_size = 1};
-	struct ring_done done;
+	struct ring_done done = {0};
 	struct card c;
 
 	card_open(&c, mem_port(NET_MEM_ECHO, 1), false, 0, 0);
