@@ -47,18 +47,18 @@ static void no_coalesce(struct machine_config *cfg)
 #define DISK(text, function)                                                                       \
 	{                                                                                          \
 		.device = "virtio-blk", .transfer = "ring", .ring = "split", .label = (text),      \
-		.split = true, .change = function                                                  \
+		.split = true, .change = (function)                                                \
 	}
 #define NET(text, function)                                                                        \
 	{                                                                                          \
 		.device = "virtio-net", .transfer = "ring", .ring = "split", .label = (text),      \
-		.split = true, .net = true, .change = function                                     \
+		.split = true, .net = true, .change = (function)                                   \
 	}
 
 #define EMULATED(name, how, text, network, function)                                               \
 	{                                                                                          \
 		.device = (name), .transfer = (how), .ring = "", .label = (text),                  \
-		.net = (network), .change = function                                               \
+		.net = (network), .change = (function)                                             \
 	}
 
 /* Of a device, the first is the whole; the others lack what their label says. */
