@@ -36,6 +36,8 @@ static const char help[] =
 	"  --no-io-uring        I/O threads wait with epoll instead\n"
 	"  --no-coalesce        every register write of an emulated device is an exit,\n"
 	"                       also where KVM could keep some together\n"
+	"  --no-moderation      an e1000 interrupts at once, however seldom its driver\n"
+	"                       wants it to\n"
 	"  --console WHERE      the first serial port: stdio, none or file=PATH (stdio)\n"
 	"  --hvc WHERE          a virtio console, hvc0: stdio, none or file=PATH; with\n"
 	"                       stdio the serial port has no terminal (no such console)\n"
@@ -148,6 +150,7 @@ enum {
 	O_POLL_US,
 	O_NO_IO_URING,
 	O_NO_COALESCE,
+	O_NO_MODERATION,
 	O_CONSOLE,
 	O_HVC,
 	O_RNG,
@@ -176,6 +179,7 @@ static const struct cli_option options[] = {
 	[O_POLL_US] = {"--poll-us", true},
 	[O_NO_IO_URING] = {"--no-io-uring", false},
 	[O_NO_COALESCE] = {"--no-coalesce", false},
+	[O_NO_MODERATION] = {"--no-moderation", false},
 	[O_CONSOLE] = {"--console", true},
 	[O_HVC] = {"--hvc", true},
 	[O_RNG] = {"--rng", false},
@@ -317,6 +321,9 @@ static int flag_set(struct run_options *o, int option)
 	switch (option) {
 	case O_HUGEPAGES:
 		o->cfg.hugepages = true;
+		break;
+	case O_NO_MODERATION:
+		o->cfg.no_moderation = true;
 		break;
 	case O_NO_COALESCE:
 		o->cfg.no_coalesce = true;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* 82540EM: registers, EEPROM, PHY, interrupts and life. The rings are in e1000_tx.c and e1000_rx.c.
- */
+/* 82540EM: registers, EEPROM, PHY and life. The rings are in e1000_tx.c and e1000_rx.c, interrupts
+ * in e1000_irq.c. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,18 +25,7 @@
 #define PHY_AN_RESTART     0x0200u
 #define VLAN_TYPE          0x8100u
 
-/* ------------------------------------------------------------------ interrupts and statistics */
-
-void e1000_irq_update(struct e1000 *e)
-{
-	pci_intx_set(&e->pci, (e1000_reg(e, REG_ICR) & e1000_reg(e, REG_IMS)) != 0);
-}
-
-void e1000_interrupt(struct e1000 *e, uint32_t causes)
-{
-	e->regs[REG_ICR / 4] |= causes;
-	e1000_irq_update(e);
-}
+/* ------------------------------------------------------------------ statistics */
 
 void e1000_stat_add(struct e1000 *e, unsigned reg, uint32_t n)
 {
@@ -467,6 +456,7 @@ static void e1000_destroy(struct device *d)
 	struct e1000 *e = (struct e1000 *)d;
 
 	legacy_net_close(e->net);
+	e1000_irq_fini(e);
 	pci_device_free(&e->pci);
 	free(e->segment);
 	free(e->frame);
@@ -529,6 +519,7 @@ int e1000_create(
 		return -ENOMEM;
 	memcpy(e->mac, args->mac, sizeof(e->mac));
 	e->port_offloads = net_port_offloads(args->port);
+	e1000_irq_init(e, args->io);
 	device_add(m, &e->dev, &e1000_ops, args->name);
 	pci_init(&e->pci, m, &e->dev.lock, 0x8086, 0x100e, 0x020000, 2, 0x8086, 0x100e, 1);
 	e->pci.ops = &e1000_pci_ops;

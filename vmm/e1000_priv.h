@@ -147,6 +147,13 @@ struct e1000 {
 	uint32_t port_offloads; /* what the port finishes by itself */
 	uint8_t mac[6];
 	uint32_t regs[E1000_REGS_SIZE / 4];
+	/* e1000_irq.c */
+	struct io_thread *io;
+	struct io_work rise_work;
+	struct io_timer rise_timer;  /* the I/O thread's */
+	_Atomic uint64_t rise_at_ns; /* when it is to expire */
+	uint64_t rose_ns;            /* when the line last rose, if that was counted */
+	bool level;                  /* of the line */
 	uint16_t phy[E1000_PHY_REGS];
 	bool cable; /* the port's link */
 	uint16_t eeprom[E1000_EEPROM_SIZE];
@@ -190,6 +197,9 @@ struct e1000_ring {
 };
 struct e1000_ring e1000_ring_get(const struct e1000 *e, unsigned base_reg);
 
+/* e1000_irq.c: fini from any thread but the I/O thread, when nothing raises interrupts any more. */
+void e1000_irq_init(struct e1000 *e, struct io_thread *io);
+void e1000_irq_fini(struct e1000 *e);
 /* Adds causes and drives INTx. Everything below under the device's lock. */
 void e1000_interrupt(struct e1000 *e, uint32_t causes);
 void e1000_stat_add(struct e1000 *e, unsigned reg, uint32_t n);

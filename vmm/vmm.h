@@ -163,6 +163,7 @@ struct machine_config {
 	bool poll_set;       /* poll_us was given; else a default */
 	bool no_io_uring;    /* I/O threads wait with epoll */
 	bool no_coalesce;    /* do not let KVM coalesce posted registers */
+	bool no_moderation;  /* cards interrupt at once, whatever their guests ask for */
 
 	/* Console: what the guest writes to its first serial port goes to console_out (-1:
 	 * nowhere). Input comes through machine_console_input(). */

@@ -223,6 +223,53 @@ static void receive_many(uint32_t ring, uint32_t rctl, uint32_t most)
 	nic_close(&d.rig);
 }
 
+/* Interrupts no oftener than ITR says: what comes meanwhile waits, and is not lost. */
+static void test_moderation(void)
+{
+	struct timespec began, ended;
+	struct e1 d;
+	unsigned edges;
+
+	e1_open(&d, 0);
+	wr(&d, IMS, LSC);
+	wr(&d, ITR, 0xffff); /* 16.8 ms */
+	clock_gettime(CLOCK_MONOTONIC, &began);
+	wr(&d, ICS, LSC);
+	CU_ASSERT_EQUAL(atomic_load(&d.rig.level), 1); /* the first is not held back */
+	edges = atomic_load(&d.rig.edges);
+	CU_ASSERT_EQUAL(rd(&d, ICR), LSC);
+	CU_ASSERT_EQUAL(atomic_load(&d.rig.level), 0);
+	wr(&d, ICS, LSC);
+	CU_ASSERT_EQUAL(rd(&d, IMS), LSC);
+	NIC_UNTIL(atomic_load(&d.rig.edges) == edges + 1);
+	clock_gettime(CLOCK_MONOTONIC, &ended);
+	/* never sooner, however fast or slow the host is */
+	CU_ASSERT((ended.tv_sec - began.tv_sec) * 1000000000 + ended.tv_nsec - began.tv_nsec >
+		  16000000);
+	/* read before its time: no interrupt for it; one for what comes then */
+	CU_ASSERT_EQUAL(rd(&d, ICR), LSC);
+	wr(&d, ICS, LSC);
+	CU_ASSERT_EQUAL(rd(&d, ICR), LSC);
+	usleep(40000);
+	CU_ASSERT_EQUAL(atomic_load(&d.rig.edges), edges + 1);
+	wr(&d, ICS, LSC);
+	NIC_UNTIL(atomic_load(&d.rig.edges) == edges + 2);
+	/* turned off: at once again */
+	CU_ASSERT_EQUAL(rd(&d, ICR), LSC);
+	wr(&d, ITR, 0);
+	for (unsigned i = 3; i < 50; i++) {
+		wr(&d, ICS, LSC);
+		CU_ASSERT_EQUAL(atomic_load(&d.rig.edges), edges + i);
+		CU_ASSERT_EQUAL(rd(&d, ICR), LSC);
+	}
+	/* gone with one that waits */
+	wr(&d, ITR, 0xffff);
+	wr(&d, ICS, LSC);
+	CU_ASSERT_EQUAL(rd(&d, ICR), LSC);
+	wr(&d, ICS, LSC);
+	nic_close(&d.rig);
+}
+
 static void test_receive(void)
 {
 	receive_many(8, RCTL_BAM, 1514);
@@ -457,6 +504,7 @@ static const struct unit_case cases[] = {
 	{"identity, EEPROM, PHY", test_identity},
 	{"registers", test_registers},
 	{"interrupts", test_interrupts},
+	{"interrupt moderation", test_moderation},
 	{"receive", test_receive},
 	{"sizes refused", test_sizes_refused},
 	{"filters", test_filters},
