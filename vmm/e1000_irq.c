@@ -52,7 +52,7 @@ void e1000_interrupt(struct e1000 *e, uint32_t causes)
 	e1000_irq_update(e);
 }
 
-/* ------------------------------------------------------------------ the timer, on the I/O thread */
+/* ----------------------------------------------------------------- the timer, on the I/O thread */
 
 static void rise_arm(struct io_work *w)
 {

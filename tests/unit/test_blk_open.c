@@ -281,12 +281,15 @@ static void test_claim_qemu(void)
 	unlink(path);
 }
 
-/* The other way round: theirs is open, and sleeps until this end of the pipe is closed. */
+/*
+ * The other way round: theirs is open, and sleeps until this end of the pipe is closed. Its prompt
+ * tells that it has its locks: to try ours before would turn theirs away.
+ */
 static void test_claim_qemu_first(void)
 {
 	struct blk_image *image;
-	char path[128], why[BLK_WHY_MAX], command[256];
-	int rc = 0;
+	char path[128], prompt[128], why[BLK_WHY_MAX], command[512];
+	struct stat said = {0};
 	FILE *pipe;
 
 	if (system("command -v qemu-io >/dev/null")) {
@@ -294,23 +297,21 @@ static void test_claim_qemu_first(void)
 		return;
 	}
 	rig_path(path, "qemu");
+	rig_path(prompt, "qemu-prompt");
 	rig_file(path, MIB, 1);
-	snprintf(command, sizeof(command), "qemu-io -f raw %s >/dev/null 2>&1", path);
+	rig_file(prompt, 0, 1);
+	snprintf(command, sizeof(command), "qemu-io -f raw %s >%s 2>/dev/null", path, prompt);
 	pipe = popen(command, "w");
 	CU_ASSERT_FATAL(pipe != NULL);
-	for (time_t start = time(NULL); time(NULL) - start < 10;) {
-		rc = open_one(path, false, &image, why);
-		if (rc == -EBUSY)
-			break;
-		if (!rc)
-			blk_close(image);
-		usleep(20000);
-	}
-	CU_ASSERT(rc == -EBUSY);
+	for (time_t start = time(NULL); time(NULL) - start < 60 && !said.st_size; usleep(20000))
+		CU_ASSERT_FATAL(stat(prompt, &said) == 0);
+	CU_ASSERT(said.st_size > 0);
+	CU_ASSERT(open_one(path, false, &image, why) == -EBUSY);
 	CU_ASSERT(open_one(path, true, &image, why) == -EBUSY);
 	pclose(pipe);
 	CU_ASSERT_FATAL(open_one(path, false, &image, why) == 0);
 	blk_close(image);
+	unlink(prompt);
 	unlink(path);
 }
 
