@@ -98,10 +98,17 @@ entry_ap64:
 	mov	$entry_iret_ap, %esp
 	mov	$ENTRY_DATA0, %eax
 	mov	%eax, %ss
-	/* One task segment serves all: nothing is ever switched, so "busy" means nothing here. */
+	/*
+	 * One task segment serves all: nothing is ever switched, so "busy" means nothing here. But ltr
+	 * sets it, and faults where it is set: from clearing it to there, one CPU at a time.
+	 */
+1:	pause
+	lock btsl $0, entry_ap_lock
+	jc	1b
 	movb	$0x89, entry_gdt + ENTRY_TSS + 5
 	mov	$ENTRY_TSS, %eax
 	ltr	%ax
+	movl	$0, entry_ap_lock
 	lidt	entry_idtr3
 	iretq				/* through entry_iret_ap */
 
@@ -317,6 +324,8 @@ entry_hypervisor_tsc_khz:
 	.balign 8
 entry_ap_main:
 	.quad	0
+entry_ap_lock:
+	.long	0
 entry_ap_count:
 	.long	0
 
