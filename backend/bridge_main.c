@@ -30,6 +30,11 @@ static int switch_open(struct bridge *b, char *why)
 		return rc;
 	b->dpdk = true;
 	rc = net_switch_create(&b->sw, &sw, why);
+	if (!rc && b->opts->telemetry) {
+		rc = net_dpdk_publish(b->sw);
+		if (rc)
+			backend_why(why, "--telemetry: DPDK takes no commands");
+	}
 	return rc ? rc : bridge_workers_start(b, why);
 }
 
@@ -64,6 +69,7 @@ static void bridge_close(struct bridge *b)
 	while (b->ports)
 		bridge_port_remove(b, b->ports);
 	bridge_workers_stop(b);
+	net_dpdk_publish(NULL);
 	if (b->sw)
 		net_switch_destroy(b->sw);
 	if (b->dpdk)

@@ -288,12 +288,19 @@ struct net_dpdk_options {
 	bool no_huge;            /* without huge pages (slower) */
 	unsigned memory_mib;     /* 0: 256 without huge pages, else as needed */
 	const char *file_prefix; /* of its run-time files and telemetry socket; NULL: "sluice" */
-	bool telemetry;          /* DPDK's telemetry socket, with this program's commands */
+	bool telemetry;          /* DPDK's telemetry socket */
 	const char *const *args; /* more arguments for it, NULL at the end; NULL: none */
 };
 /* -ENOMEM: no huge pages (why names no_huge); -ENOTSUP, -EALREADY. */
 int net_dpdk_init(const struct net_dpdk_options *opts, char why[NET_WHY_MAX]);
 void net_dpdk_exit(void);
+/*
+ * Answers /sluice/ports, /sluice/port,NAME and /sluice/macs on DPDK's telemetry socket from this
+ * switch; NULL, before the switch ends: from none. Any thread, DPDK started. -ENOMEM, -EINVAL:
+ * DPDK takes no such commands.
+ */
+struct net_switch;
+int net_dpdk_publish(struct net_switch *sw);
 /* The calling thread is an lcore from now on; leave before it ends. -ENOMEM: too many. */
 int net_dpdk_thread_enter(void);
 void net_dpdk_thread_leave(void);

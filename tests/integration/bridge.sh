@@ -137,7 +137,17 @@ else
 fi
 telemetry=/var/run/dpdk/$ns/dpdk_telemetry.v2
 [ -w /var/run/dpdk ] || telemetry=${XDG_RUNTIME_DIR:-/tmp}/dpdk/$ns/dpdk_telemetry.v2
-check "DPDK's telemetry answers" sh -c 'echo /info | timeout 5 socat -t 1 - "UNIX-CONNECT:$1,type=5" | grep -q pid' sh "$telemetry"
+# tells WHAT WORDS COMMAND: on the same socket
+tells() {
+	got=$(printf %s "$3" | timeout 5 socat -t 1 - "UNIX-CONNECT:$telemetry,type=5" 2>&1)
+	check "telemetry: $1" grep -qF -e "$2" <<<"$got"
+}
+tells "DPDK's own" '{"/eal/params":["sluice-bridge"' /eal/params
+tells "the ports" '{"/sluice/ports":["a","port0"]}' /sluice/ports
+tells "a port" '"name":"a","kind":"offered","worker":0,"rx_packets":0' /sluice/port,a
+tells "a port that is not" '{"/sluice/port":null}' /sluice/port,b
+tells "no port's name" '{"/sluice/port":null}' /sluice/port
+tells "addresses" '{"/sluice/macs":[]}' /sluice/macs
 bad "a socket that is in use" 1 "in use by another process" --no-huge --file-prefix "$ns-2" --port "vhost-user=$D/a"
 stop life
 check "nothing is left" [ ! -e "$TMP/a" -a ! -e "$TMP/control" -a ! -e "$TMP/pid" ]
