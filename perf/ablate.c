@@ -44,6 +44,11 @@ static void no_coalesce(struct machine_config *cfg)
 	cfg->no_coalesce = true;
 }
 
+static void no_moderation(struct machine_config *cfg)
+{
+	cfg->no_moderation = true;
+}
+
 #define DISK(text, function)                                                                       \
 	{                                                                                          \
 		.device = "virtio-blk", .transfer = "ring", .ring = "split", .label = (text),      \
@@ -82,6 +87,7 @@ const struct bench_contender bench_ablations[] = {
 	EMULATED("ne2k_pci", "pio", "coalesced registers", true, no_coalesce),
 	EMULATED("e1000", "dma", "e1000", true, NULL),
 	EMULATED("e1000", "dma", "coalesced registers", true, no_coalesce),
+	EMULATED("e1000", "dma", "interrupt moderation", true, no_moderation),
 };
 const unsigned bench_nablations = sizeof(bench_ablations) / sizeof(bench_ablations[0]);
 

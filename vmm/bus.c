@@ -20,13 +20,24 @@ static struct bus_region *bus_find(struct machine *m, enum bus_kind kind, uint64
 	return NULL;
 }
 
-static void bus_posted_set(struct machine *m, struct bus_region *region, bool on)
+static bool bus_span_among(const struct bus_span *span, const struct bus_span *list)
 {
-	if (!region->posted || m->vm_fd < 0 || m->cfg.no_coalesce)
+	for (; list && list->len; list++)
+		if (list->offset == span->offset && list->len == span->len)
+			return true;
+	return false;
+}
+
+/* KVM is told of those that are not among `other` too: each is a wait for all CPUs in there. */
+static void bus_posted_set(struct machine *m, struct bus_region *region,
+	const struct bus_span *spans, const struct bus_span *other, bool on)
+{
+	if (!spans || m->vm_fd < 0 || m->cfg.no_coalesce)
 		return;
 	/* A zone KVM refuses only means that these writes exit. */
-	for (const struct bus_span *s = region->posted; s->len; s++)
-		kvm_coalesced_zone(m, region->kind, region->base + s->offset, s->len, on);
+	for (const struct bus_span *s = spans; s->len; s++)
+		if (!bus_span_among(s, other))
+			kvm_coalesced_zone(m, region->kind, region->base + s->offset, s->len, on);
 }
 
 int bus_map(struct machine *m, struct bus_region *region)
@@ -37,6 +48,7 @@ int bus_map(struct machine *m, struct bus_region *region)
 
 	if (!region->size || last < region->base)
 		return -EINVAL;
+	pthread_mutex_lock(&m->posted_lock);
 	pthread_rwlock_wrlock(&m->bus_lock);
 	while (*at && (*at)->base + ((*at)->size - 1) < region->base)
 		at = &(*at)->next;
@@ -48,7 +60,8 @@ int bus_map(struct machine *m, struct bus_region *region)
 	}
 	pthread_rwlock_unlock(&m->bus_lock);
 	if (!rc)
-		bus_posted_set(m, region, true);
+		bus_posted_set(m, region, region->posted, NULL, true);
+	pthread_mutex_unlock(&m->posted_lock);
 	return rc;
 }
 
@@ -58,7 +71,8 @@ void bus_unmap(struct machine *m, struct bus_region *region)
 
 	if (!region->mapped)
 		return;
-	bus_posted_set(m, region, false);
+	pthread_mutex_lock(&m->posted_lock);
+	bus_posted_set(m, region, region->posted, NULL, false);
 	pthread_rwlock_wrlock(&m->bus_lock);
 	while (*at && *at != region)
 		at = &(*at)->next;
@@ -66,17 +80,18 @@ void bus_unmap(struct machine *m, struct bus_region *region)
 		*at = region->next;
 	region->mapped = false;
 	pthread_rwlock_unlock(&m->bus_lock);
+	pthread_mutex_unlock(&m->posted_lock);
 }
 
 void bus_posted_change(struct machine *m, struct bus_region *region, const struct bus_span *posted)
 {
-	if (region->posted == posted)
-		return;
-	if (region->mapped)
-		bus_posted_set(m, region, false);
+	pthread_mutex_lock(&m->posted_lock);
+	if (region->mapped && region->posted != posted) {
+		bus_posted_set(m, region, region->posted, posted, false);
+		bus_posted_set(m, region, posted, region->posted, true);
+	}
 	region->posted = posted;
-	if (region->mapped)
-		bus_posted_set(m, region, true);
+	pthread_mutex_unlock(&m->posted_lock);
 }
 
 /* The region's lock is held. */

@@ -23,6 +23,7 @@
 #define PHY_RESET          0x8000u
 #define PHY_AN_ENABLE      0x1000u
 #define PHY_AN_RESTART     0x0200u
+#define DELAY_FPD          (1u << 31)
 #define VLAN_TYPE          0x8100u
 
 /* ------------------------------------------------------------------ statistics */
@@ -269,6 +270,7 @@ static void core_reset(struct e1000 *e)
 	e->ee_in = 0;
 	e->ee_bits = e->ee_out_bits = 0;
 	e->ee_clock = false;
+	e1000_interrupts_forget(e);
 	e1000_frame_forget(e);
 	memset(&e->context, 0, sizeof(e->context));
 	e1000_irq_update(e);
@@ -292,14 +294,23 @@ static bool register_kept(uint32_t reg)
 {
 	static const uint16_t kept[] = {REG_CTRL_EXT, REG_FCAL, REG_FCAL + 4, REG_FCAL + 8,
 		REG_FCTTV, REG_VET, REG_ITR, REG_TXCW, REG_TIPG, REG_AIT, REG_LEDCTL, REG_PBA,
-		REG_FCRTL, REG_FCRTH, REG_RDBAL, REG_RDBAH, REG_RDTR, REG_RXDCTL, REG_RADV,
-		REG_TDBAL, REG_TDBAH, REG_TDLEN, REG_TIDV, REG_TXDCTL, REG_TADV, REG_RXCSUM,
-		REG_WUC, REG_WUFC, REG_MANC};
+		REG_FCRTL, REG_FCRTH, REG_RDBAL, REG_RDBAH, REG_RXDCTL, REG_RADV, REG_TDBAL,
+		REG_TDBAH, REG_TDLEN, REG_TXDCTL, REG_TADV, REG_RXCSUM, REG_WUC, REG_WUFC,
+		REG_MANC};
 
 	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
 		if (kept[i] == reg)
 			return true;
 	return (reg >= REG_MTA && reg < REG_RA_END) || (reg >= REG_VFTA && reg < REG_VFTA_END);
+}
+
+/* Delays of interrupts. FPD (13.4.30, 13.4.44): what is due is set now. */
+static void delay_write(struct e1000 *e, uint32_t reg, uint32_t v)
+{
+	e1000_reg_set(e, reg, v & 0xffff);
+	if (v & DELAY_FPD)
+		e1000_interrupt(
+			e, e1000_interrupts_due(e) & (reg == REG_RDTR ? ICR_RXT0 : ICR_TXDW));
 }
 
 static void register_write(struct e1000 *e, uint32_t reg, uint32_t v)
@@ -325,6 +336,7 @@ static void register_write(struct e1000 *e, uint32_t reg, uint32_t v)
 		e1000_interrupt(e, v);
 		break;
 	case REG_IMS:
+		posted_ring(&e->posted);
 		e->regs[REG_IMS / 4] |= v;
 		e1000_irq_update(e);
 		break;
@@ -332,7 +344,13 @@ static void register_write(struct e1000 *e, uint32_t reg, uint32_t v)
 		e->regs[REG_IMS / 4] &= ~v;
 		e1000_irq_update(e);
 		break;
+	case REG_RDTR:
+	case REG_TIDV:
+		delay_write(e, reg, v);
+		break;
 	case REG_RDT:
+		posted_ring(&e->posted);
+		/* fall through */
 	case REG_RDH:
 		v &= 0xffff;
 		/* fall through */
@@ -343,6 +361,7 @@ static void register_write(struct e1000 *e, uint32_t reg, uint32_t v)
 		break;
 	case REG_TDT:
 		v &= 0xffff;
+		posted_ring(&e->posted);
 		counter_add(&e->dev.counters.doorbells, 1);
 		/* fall through */
 	case REG_TCTL:
@@ -455,6 +474,7 @@ static void e1000_destroy(struct device *d)
 {
 	struct e1000 *e = (struct e1000 *)d;
 
+	posted_stop(&e->posted);
 	legacy_net_close(e->net);
 	e1000_irq_fini(e);
 	pci_device_free(&e->pci);
@@ -489,6 +509,17 @@ static bool config_write(struct pci_device *pci, unsigned offset, unsigned size,
 
 static const struct pci_ops e1000_pci_ops = {.config_write = config_write};
 
+/* Masking interrupts and filling tables may always wait for the next exit; tails and unmasking only
+ * for a thread that looks. */
+#define POSTED_ALWAYS                                                                              \
+	{REG_ITR, 4}, {REG_IMC, 4}, {REG_MTA, REG_MTA_END - REG_MTA},                              \
+	{                                                                                          \
+		REG_VFTA, REG_VFTA_END - REG_VFTA                                                  \
+	}
+static const struct bus_span posted_seldom[] = {POSTED_ALWAYS, {0, 0}};
+static const struct bus_span posted_often[] = {
+	POSTED_ALWAYS, {REG_IMS, 4}, {REG_RDT, 4}, {REG_TDT, 4}, {0, 0}};
+
 static void e1000_bars(struct e1000 *e)
 {
 	struct pci_bar *mmio = pci_bar_init(&e->pci, 0, E1000_MMIO_SIZE, false);
@@ -497,6 +528,7 @@ static void e1000_bars(struct e1000 *e)
 	mmio->region.read = mmio_read;
 	mmio->region.write = mmio_write;
 	mmio->region.opaque = e;
+	posted_region_add(&e->posted, &mmio->region, posted_seldom, posted_often);
 	io->region.read = io_read;
 	io->region.write = io_write;
 	io->region.opaque = e;
@@ -544,5 +576,5 @@ int e1000_create(
 	e->cable = legacy_net_link(e->net);
 	e1000_link_check(e);
 	pthread_mutex_unlock(&e->dev.lock);
-	return 0;
+	return posted_start(&e->posted, m, args->io);
 }

@@ -140,6 +140,11 @@ struct e1000_context {
 	bool tcp, ipv4;
 };
 
+/* A cause that is set when nothing more has come for a while. */
+struct e1000_delay {
+	uint64_t first_ns, due_ns; /* due 0: there is none */
+};
+
 struct e1000 {
 	struct device dev;
 	struct pci_device pci;
@@ -149,11 +154,13 @@ struct e1000 {
 	uint32_t regs[E1000_REGS_SIZE / 4];
 	/* e1000_irq.c */
 	struct io_thread *io;
-	struct io_work rise_work;
-	struct io_timer rise_timer;  /* the I/O thread's */
-	_Atomic uint64_t rise_at_ns; /* when it is to expire */
-	uint64_t rose_ns;            /* when the line last rose, if that was counted */
-	bool level;                  /* of the line */
+	struct io_work wake_work;
+	struct io_timer wake_timer; /* the I/O thread's */
+	uint64_t wake_ns;           /* when it is to expire; 0: not */
+	struct e1000_delay tx_delay, rx_delay;
+	uint64_t rose_ns; /* when the line last rose, if that was counted */
+	bool level;       /* of the line */
+	struct posted posted;
 	uint16_t phy[E1000_PHY_REGS];
 	bool cable; /* the port's link */
 	uint16_t eeprom[E1000_EEPROM_SIZE];
@@ -202,6 +209,12 @@ void e1000_irq_init(struct e1000 *e, struct io_thread *io);
 void e1000_irq_fini(struct e1000 *e);
 /* Adds causes and drives INTx. Everything below under the device's lock. */
 void e1000_interrupt(struct e1000 *e, uint32_t causes);
+/* A frame was sent whose descriptor asks for a delay; one was received. */
+void e1000_interrupt_sent(struct e1000 *e);
+void e1000_interrupt_received(struct e1000 *e);
+/* Causes that would be set in a while; forget: they will not. */
+uint32_t e1000_interrupts_due(const struct e1000 *e);
+void e1000_interrupts_forget(struct e1000 *e);
 void e1000_stat_add(struct e1000 *e, unsigned reg, uint32_t n);
 /* One frame of len bytes that was sent or received well. */
 void e1000_stat_frame(struct e1000 *e, const uint8_t *frame, uint32_t len, bool sent);

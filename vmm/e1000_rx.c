@@ -237,8 +237,10 @@ void e1000_frame_receive(struct e1000 *e, const uint8_t *frame, uint32_t len)
 	counter_add(&e->dev.counters.bytes, len);
 	e1000_stat_frame(e, frame, len < E1000_FRAME_MIN ? E1000_FRAME_MIN : len, false);
 	/* RCTL.RDMTS: a half, a quarter or an eighth of the ring is left */
-	e1000_interrupt(
-		e, ICR_RXT0 | (ring_given(&r) <= r.n >> ((rctl >> 8 & 3) + 1) ? ICR_RXDMT0 : 0));
+	if (ring_given(&r) <= r.n >> ((rctl >> 8 & 3) + 1))
+		e1000_interrupt(e, ICR_RXDMT0 | ICR_RXT0);
+	else
+		e1000_interrupt_received(e);
 }
 
 /* The guest may have turned to loopback since there was room. */

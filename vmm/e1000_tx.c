@@ -18,6 +18,7 @@ enum {
 	CMD_RPS = 1u << 4,
 	CMD_DEXT = 1u << 5,
 	CMD_VLE = 1u << 6,
+	CMD_IDE = 1u << 7,
 	TUCMD_TCP = 1u << 0,
 	TUCMD_IP = 1u << 1,
 	STA_DD = 1u << 0,
@@ -188,8 +189,9 @@ static void desc_take(struct e1000 *e, const struct tx_desc *d)
 		frame_end(e, d, extended);
 }
 
-/* Reports a descriptor done, if it asks for that; the interrupt cause it raises. */
-static uint32_t desc_done(struct e1000 *e, uint64_t gpa, const struct tx_desc *d)
+/* Reports a descriptor done, if it asks for that; the interrupt cause it raises. *delay: one that
+ * may come later. */
+static uint32_t desc_done(struct e1000 *e, uint64_t gpa, const struct tx_desc *d, bool *delay)
 {
 	uint32_t upper = d->upper | STA_DD;
 
@@ -197,11 +199,15 @@ static uint32_t desc_done(struct e1000 *e, uint64_t gpa, const struct tx_desc *d
 		return 0;
 	if (ring_mem_write(machine_mem(e->dev.machine), gpa + 12, &upper, sizeof(upper)))
 		counter_add(&e->dev.counters.malformed, 1);
+	if (d->lower >> 24 & CMD_IDE) {
+		*delay = true;
+		return 0;
+	}
 	return ICR_TXDW;
 }
 
 /* Works through the ring; the interrupt causes that come of it. */
-static uint32_t ring_work(struct e1000 *e, struct e1000_ring *r, uint32_t *budget)
+static uint32_t ring_work(struct e1000 *e, struct e1000_ring *r, uint32_t *budget, bool *delay)
 {
 	uint32_t causes = 0;
 
@@ -217,7 +223,7 @@ static uint32_t ring_work(struct e1000 *e, struct e1000_ring *r, uint32_t *budge
 		}
 		(*budget)--;
 		desc_take(e, &d);
-		causes |= desc_done(e, gpa, &d);
+		causes |= desc_done(e, gpa, &d, delay);
 		r->head = r->head + 1 == r->n ? 0 : r->head + 1;
 		if (r->head == r->tail)
 			causes |= ICR_TXQE;
@@ -234,6 +240,7 @@ void e1000_transmit(void *ctx)
 	struct e1000 *e = ctx;
 	uint32_t causes, budget = TX_BATCH;
 	struct e1000_ring r;
+	bool delay = false;
 
 	pthread_mutex_lock(&e->dev.lock);
 	r = e1000_ring_get(e, REG_TDBAL);
@@ -241,10 +248,12 @@ void e1000_transmit(void *ctx)
 		goto out;
 	if (!r.n || !(e1000_reg(e, REG_TCTL) & TCTL_EN) || !e1000_is_master(e))
 		goto out;
-	causes = ring_work(e, &r, &budget);
+	causes = ring_work(e, &r, &budget, &delay);
 	e1000_reg_set(e, REG_TDH, r.head);
 	if (causes)
 		e1000_interrupt(e, causes);
+	if (delay && !(causes & ICR_TXDW))
+		e1000_interrupt_sent(e);
 out:
 	pthread_mutex_unlock(&e->dev.lock);
 }

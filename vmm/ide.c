@@ -41,8 +41,9 @@ static int ide_channel_init(struct ide_controller *ctl, unsigned index)
 		.opaque = ch,
 		.lock = &ctl->device.lock,
 		.counters = &ctl->device.counters,
-		.posted = ide_command_block_posted,
 	};
+	posted_region_add(&ctl->posted, &ch->command_block, ide_command_block_posted,
+		ide_command_block_posted_often);
 	ch->control_block = (struct bus_region){
 		.base = ide_legacy[index].control_block,
 		.size = 1,
@@ -83,7 +84,8 @@ static void ide_pci_init(struct ide_controller *ctl)
 	bar->region.opaque = ctl;
 	bar->region.lock = &ctl->device.lock;
 	bar->region.counters = &ctl->device.counters;
-	bar->region.posted = ide_bus_master_posted;
+	posted_region_add(
+		&ctl->posted, &bar->region, ide_bus_master_posted, ide_bus_master_posted_often);
 	for (unsigned i = 0; i < IDE_CHANNELS; i++) {
 		pci->writable[IDE_CFG_TIMING + 2 * i] = 0xff;
 		pci->writable[IDE_CFG_TIMING + 2 * i + 1] = 0xf3;
@@ -188,5 +190,5 @@ int ide_create(
 		ctl->pci.bars[4].region.counters = &disk->device.counters;
 	pthread_mutex_unlock(&ctl->device.lock);
 	*out = &disk->device;
-	return 0;
+	return posted_start(&ctl->posted, m, args->io);
 }

@@ -21,13 +21,14 @@ enum { IDE_BM_COMMAND = 0, IDE_BM_STATUS = 2, IDE_BM_TABLE = 4, IDE_BM_CHANNEL =
  * The table's address does nothing before the start bit is written. Clearing status bits does
  * nothing before the next read or start either, and completions replay it before they set any.
  */
-const struct bus_span ide_bus_master_posted[] = {
-	{IDE_BM_STATUS, 1},
-	{IDE_BM_TABLE, 4},
-	{IDE_BM_CHANNEL + IDE_BM_STATUS, 1},
-	{IDE_BM_CHANNEL + IDE_BM_TABLE, 4},
-	{0, 0},
-};
+#define POSTED_ALWAYS                                                                              \
+	{IDE_BM_STATUS, 1}, {IDE_BM_TABLE, 4}, {IDE_BM_CHANNEL + IDE_BM_STATUS, 1},                \
+	{                                                                                          \
+		IDE_BM_CHANNEL + IDE_BM_TABLE, 4                                                   \
+	}
+const struct bus_span ide_bus_master_posted[] = {POSTED_ALWAYS, {0, 0}};
+const struct bus_span ide_bus_master_posted_often[] = {
+	POSTED_ALWAYS, {IDE_BM_COMMAND, 1}, {IDE_BM_CHANNEL + IDE_BM_COMMAND, 1}, {0, 0}};
 
 /* ------------------------------------------------------------------ descriptors */
 
@@ -244,6 +245,7 @@ static void ide_bm_command_write(struct ide_channel *ch, uint8_t value)
 	bool started = ch->bm_command & IDE_BM_CMD_START;
 	bool master = ch->controller->pci.config[4] & 0x04;
 
+	posted_ring(&ch->controller->posted);
 	ch->bm_command = value & IDE_BM_CMD_MASK;
 	if (!(value & IDE_BM_CMD_START)) {
 		ch->bm_active = false;

@@ -188,14 +188,15 @@ struct ide_controller {
 	struct device device; /* its lock is everybody's */
 	struct pci_device pci;
 	struct ide_channel channels[IDE_CHANNELS];
-	unsigned users; /* itself and its disks: freed with the last */
+	struct posted posted; /* commands, of all channels; on the first disk's I/O thread */
+	unsigned users;       /* itself and its disks: freed with the last */
 };
 
 /* ------------------------------------------------------------------ all under the lock */
 
 /* ide_regs.c */
-extern const struct bus_span ide_command_block_posted[];
-extern const struct bus_span ide_bus_master_posted[];
+extern const struct bus_span ide_command_block_posted[], ide_command_block_posted_often[];
+extern const struct bus_span ide_bus_master_posted[], ide_bus_master_posted_often[];
 uint64_t ide_command_block_read(void *opaque, uint64_t offset, unsigned size);
 void ide_command_block_write(void *opaque, uint64_t offset, uint64_t value, unsigned size);
 void ide_command_block_read_string(

@@ -25,6 +25,11 @@ const struct bus_span ide_command_block_posted[] = {
 	{IDE_REG_DATA, IDE_REG_STATUS - IDE_REG_DATA},
 	{0, 0},
 };
+const struct bus_span ide_command_block_posted_often[] = {
+	{IDE_REG_DATA, IDE_REG_STATUS - IDE_REG_DATA},
+	{IDE_REG_STATUS, 1},
+	{0, 0},
+};
 
 struct ide_disk *ide_selected(struct ide_channel *ch)
 {
@@ -249,6 +254,7 @@ static void ide_register_write(struct ide_channel *ch, unsigned reg, uint8_t val
 		ide_irq_update(ch);
 		break;
 	case IDE_REG_STATUS:
+		posted_ring(&ch->controller->posted);
 		ide_command_start(ch, value);
 		break;
 	default:

@@ -118,6 +118,7 @@ static void ide_disk_op_destroy(struct device *d)
 	struct ide_disk *disk = (struct ide_disk *)d;
 	struct ide_controller *ctl = disk->channel->controller;
 
+	posted_stop(&ctl->posted);
 	ide_drain_stop(disk);
 	disk->channel->disks[disk->unit] = NULL;
 	legacy_disk_close(disk->link);

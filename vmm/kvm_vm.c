@@ -227,18 +227,19 @@ int kvm_coalesced_zone(struct machine *m, enum bus_kind kind, uint64_t addr, uin
  * so "first == last" says that everything is done, not just taken. The ring is memory shared with
  * the kernel, not with the guest.
  */
-void kvm_coalesced_drain(struct machine *m)
+unsigned kvm_coalesced_drain(struct machine *m)
 {
 	struct kvm_coalesced_mmio_ring *ring = m->coalesced;
 	const uint32_t max = (4096u - sizeof(*ring)) / sizeof(struct kvm_coalesced_mmio);
 	uint32_t first, last;
+	unsigned n = 0;
 
 	if (!ring)
-		return;
+		return 0;
 	/* own entries are always seen; pairs with the release below for those another thread did */
 	if (__atomic_load_n(&ring->first, __ATOMIC_ACQUIRE) ==
 		__atomic_load_n(&ring->last, __ATOMIC_ACQUIRE))
-		return;
+		return 0;
 	pthread_mutex_lock(&m->coalesced_lock);
 	first = ring->first;
 	last = __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE);
@@ -249,6 +250,8 @@ void kvm_coalesced_drain(struct machine *m)
 			entry.len, 1, true, true);
 		first = (first + 1) % max;
 		__atomic_store_n(&ring->first, first, __ATOMIC_RELEASE);
+		n++;
 	}
 	pthread_mutex_unlock(&m->coalesced_lock);
+	return n;
 }

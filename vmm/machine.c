@@ -65,9 +65,9 @@ void machine_note(const struct machine *m, const char *device, const char *line)
 		m->cfg.note(m->cfg.note_ctx, device, line);
 }
 
-void machine_coalesced_drain(struct machine *m)
+unsigned machine_coalesced_drain(struct machine *m)
 {
-	kvm_coalesced_drain(m);
+	return kvm_coalesced_drain(m);
 }
 
 /* ------------------------------------------------------------------ what the user asked for */
@@ -327,6 +327,7 @@ static struct machine *machine_alloc(void)
 	m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd = m->vm_fd = m->end_fd = -1;
 	pthread_rwlock_init(&m->bus_lock, NULL);
 	pthread_mutex_init(&m->coalesced_lock, NULL);
+	pthread_mutex_init(&m->posted_lock, NULL);
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_cond, NULL);
 	pthread_mutex_init(&m->control_lock, NULL);
@@ -454,6 +455,7 @@ void machine_destroy(struct machine *m)
 			last = last->next;
 		machine_device_destroy(m, last);
 	}
+	posted_teller_stop(m);
 	free(m->hook_regions);
 	while (m->nio)
 		io_thread_destroy(m->io[--m->nio]);
@@ -474,6 +476,7 @@ void machine_destroy(struct machine *m)
 	free(m->kernel_path);
 	free(m->initrd_path);
 	pthread_rwlock_destroy(&m->bus_lock);
+	pthread_mutex_destroy(&m->posted_lock);
 	pthread_mutex_destroy(&m->coalesced_lock);
 	pthread_mutex_destroy(&m->run_lock);
 	pthread_cond_destroy(&m->run_cond);

@@ -78,6 +78,14 @@ struct machine {
 	struct bus_region *regions[2];
 	struct bus_doorbell *doorbells; /* for accesses without a vCPU */
 	unsigned ndoorbells;
+	pthread_mutex_t posted_lock; /* what KVM was told to keep: regions' posted and mapped */
+	struct posted_teller {
+		pthread_t thread;
+		pthread_mutex_t lock;
+		pthread_cond_t changed;
+		struct posted *queue;
+		bool running, stop;
+	} posted_teller;
 	pthread_mutex_t coalesced_lock; /* outermost of all: taken with no device lock held */
 
 	/* irq.c */
@@ -202,7 +210,9 @@ int kvm_irqfd(struct machine *m, unsigned gsi, int fd, bool on);
 int kvm_ioeventfd(struct machine *m, const struct bus_doorbell *db, bool on);
 int kvm_coalesced_zone(
 	struct machine *m, enum bus_kind kind, uint64_t addr, uint32_t size, bool on);
-void kvm_coalesced_drain(struct machine *m);
+/* posted.c: when no device is left. */
+void posted_teller_stop(struct machine *m);
+unsigned kvm_coalesced_drain(struct machine *m);
 
 /* kvm_vcpu.c */
 int kvm_vcpus_create(struct machine *m, char why[VMM_WHY_MAX]);

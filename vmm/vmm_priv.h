@@ -59,8 +59,60 @@ struct bus_region {
  * unmapped). */
 int bus_map(struct machine *m, struct bus_region *region);
 void bus_unmap(struct machine *m, struct bus_region *region);
-/* Changes what is posted; a mapped region stays mapped. Under the region's lock. */
+/* Changes what is posted; a mapped region stays mapped. Any thread; may wait milliseconds for KVM.
+ */
 void bus_posted_change(struct machine *m, struct bus_region *region, const struct bus_span *posted);
+/*
+ * Doorbells: registers whose writes must be seen soon. A PCI or ISA write is posted all the same,
+ * its writer cannot know when it has arrived until it reads. While they are seldom rung each exits.
+ * When the guest rings often, the I/O thread is awake anyway: they are then left with KVM, and the
+ * thread looks there in every round (posted.c). So under load no doorbell exits, and those rung
+ * meanwhile are combined; before the thread sleeps they exit again. An eventfd would not do where
+ * the value written matters.
+ *
+ * Everything but posted_ring() before or after the device works, and not from the I/O thread.
+ */
+#define POSTED_REGIONS 3u
+struct posted {
+	struct machine *machine;
+	struct io_thread *io; /* NULL: not in use */
+	struct posted_region {
+		struct bus_region *region;
+		const struct bus_span *seldom, *often;
+	} regions[POSTED_REGIONS];
+	unsigned nregions;
+	_Atomic uint64_t rung;
+	/* the I/O thread's */
+	struct io_poller poller;
+	struct io_timer look;
+	uint64_t seen; /* of rung */
+	uint64_t window_ns, in_window, threshold;
+	uint64_t saved;   /* writes that did not exit, since KVM was told */
+	uint64_t last_ns; /* when the last of them was found */
+	uint32_t rounds;
+	bool looking; /* KVM may keep doorbells */
+	bool busy;    /* it is being told: `want` stands */
+	/* the teller's, while busy */
+	struct posted *next;
+	struct io_work told;
+	bool want;    /* that it is to keep them */
+	bool telling; /* under its lock */
+};
+
+/* seldom: always posted; often: that, and the doorbells. No span of one within one of the other's.
+ */
+void posted_region_add(struct posted *p, struct bus_region *region, const struct bus_span *seldom,
+	const struct bus_span *often);
+/* io: the thread that does the device's work. Does nothing the second time, without KVM, or where
+ * writes are not to be posted or nobody is to poll. -EAGAIN: no thread. */
+int posted_start(struct posted *p, struct machine *m, struct io_thread *io);
+void posted_stop(struct posted *p);
+/* A doorbell was rung. Any thread. */
+static inline void posted_ring(struct posted *p)
+{
+	counter_add(&p->rung, 1);
+}
+
 /* One access by a vCPU (or a test). True when somebody answered. Write: data is read; read: data is
  * filled (all ones when nobody did). */
 bool bus_access(struct machine *m, enum bus_kind kind, uint64_t addr, void *data, unsigned size,
@@ -310,9 +362,9 @@ struct device *machine_device_find(const struct machine *m, const char *name);
 /* The guest asked for its end (reset register, PM, triple fault). From a vCPU thread, under a
  * device lock. */
 void machine_request_end(struct machine *m, enum machine_end end);
-/* Replays the posted writes KVM holds. Called by vCPU threads before each exit is handled, and by
- * device quiesce. */
-void machine_coalesced_drain(struct machine *m);
+/* Replays the posted writes KVM holds; how many. Called by vCPU threads before each exit is
+ * handled, by device quiesce, and by I/O threads that look for doorbells. */
+unsigned machine_coalesced_drain(struct machine *m);
 /* Counts one system call made on the calling thread, if that is a vCPU's; else does nothing. */
 void machine_system_call_count(void);
 

@@ -25,6 +25,8 @@ enum {
 	E1000_RDH = 0x2810,
 	E1000_RDT = 0x2818,
 	E1000_RDTR = 0x2820,
+	E1000_TIDV = 0x3820,
+	E1000_TADV = 0x382c,
 	E1000_TDBAL = 0x3800,
 	E1000_TDLEN = 0x3808,
 	E1000_TDH = 0x3810,
@@ -59,11 +61,18 @@ enum {
 #define E1000_X_TSE  0x04000000u
 #define E1000_X_RS   0x08000000u
 #define E1000_X_DEXT 0x20000000u
+#define E1000_X_IDE  0x80000000u /* the interrupt may wait */
 #define E1000_X_DATA 0x00100000u /* descriptor type */
 #define E1000_X_TCP  0x01000000u /* in a context descriptor */
 #define E1000_X_IP   0x02000000u
 #define E1000_P_IXSM 0x0100u
 #define E1000_P_TXSM 0x0200u
+
+/* As Linux sets them to begin with: 20,000 interrupts a second, in units of 256 ns; 8 us after the
+ * last frame sent and 32 us after the first, in units of 1.024 us. */
+#define E1000_ITR_20K   195u
+#define E1000_TIDV_8US  8u
+#define E1000_TADV_32US 32u
 
 #define E1000_RING     256u
 #define E1000_BUFFER   2048u
@@ -141,7 +150,7 @@ static void send_segmented(struct e1000 *e, const struct frontend_net_tx *tx)
 		d = tx_take(e);
 		d->addr = at;
 		d->command = part | E1000_X_DATA | E1000_X_DEXT | E1000_X_TSE | E1000_X_IFCS |
-			     E1000_X_RS | (part == left ? E1000_X_EOP : 0);
+			     E1000_X_RS | E1000_X_IDE | (part == left ? E1000_X_EOP : 0);
 		d->status = E1000_P_IXSM | E1000_P_TXSM;
 		at += part;
 		left -= part;
@@ -164,7 +173,7 @@ static int e1000_send(struct frontend_net *n, unsigned queue, const struct front
 	} else {
 		d = tx_take(e);
 		d->addr = mem_phys(tx->frame);
-		d->command = tx->len | E1000_X_EOP | E1000_X_IFCS | E1000_X_RS;
+		d->command = tx->len | E1000_X_EOP | E1000_X_IFCS | E1000_X_RS | E1000_X_IDE;
 		d->status = 0;
 	}
 	tx_end(e, tx->token);
@@ -357,6 +366,9 @@ int e1000_open(unsigned index, struct frontend_net **out)
 	ring_set(e, E1000_TDBAL, e->tx);
 	ring_set(e, E1000_RDBAL, e->rx);
 	mmio_write32(e->regs + E1000_RDTR, 0);
+	mmio_write32(e->regs + E1000_ITR, E1000_ITR_20K);
+	mmio_write32(e->regs + E1000_TIDV, E1000_TIDV_8US);
+	mmio_write32(e->regs + E1000_TADV, E1000_TADV_32US);
 	mmio_write32(e->regs + E1000_TIPG, E1000_TIPG_IPG);
 	mmio_write32(e->regs + E1000_TCTL,
 		E1000_TCTL_EN | E1000_TCTL_PSP | E1000_TCTL_CT | E1000_TCTL_COLD);

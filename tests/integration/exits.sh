@@ -46,5 +46,8 @@ compare "ide by dma" --disk "path=$TMP/disk,model=ide" --cmdline "job=blk,dev=id
 compare "virtio-blk" --disk "path=$TMP/disk" --cmdline "job=blk,dev=virtio-blk,$job"
 compare "ne2k_pci" --net mem=sink,model=ne2k_pci --cmdline "job=net,dev=ne2k_pci,work=tx,size=64,depth=32,ms=200"
 compare "e1000" --net mem=echo,model=e1000 --cmdline "job=net,dev=e1000,work=echo,size=64,depth=1,ms=200"
+check "e1000: doorbells without exits" awk '/^posted writes/ {n = $NF} END {exit !(n > 0)}' "$TMP/err"
+compare "e1000, every write by an exit" --no-coalesce --net mem=echo,model=e1000 --cmdline "job=net,dev=e1000,work=echo,size=64,depth=1,ms=200"
+check "e1000: none without" awk '/^posted writes/ {n = $NF} END {exit !(n == 0)}' "$TMP/err"
 compare "virtio-net" --net mem=sink --cmdline "job=net,dev=virtio-net,work=tx,size=64,depth=256,ms=200"
 finish

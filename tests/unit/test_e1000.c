@@ -270,6 +270,94 @@ static void test_moderation(void)
 	nic_close(&d.rig);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* A frame sent by a descriptor that asks for a delay. */
+static void send_delayed(struct e1 *d, uint32_t n)
+{
+	nic_frame(mem(d, TX_DATA, 64), nic_other, n, 64);
+	tx_put(d, TX_DATA, 64 | X_EOP | X_RS | X_IDE, 0);
+	tx_go(d);
+	tx_wait(d);
+}
+
+/* A while after the last frame, or a longer one after the first. */
+static void test_delays(void)
+{
+	uint64_t began;
+	struct e1 d;
+
+	e1_open(&d, 0);
+	e1_tx_start(&d, 8);
+	e1_rx_start(&d, 8, RCTL_BAM);
+	wr(&d, IMS, TXDW | RXT0);
+	/* sent: 20 ms after it */
+	wr(&d, TIDV, 20000);
+	began = now_ns();
+	send_delayed(&d, 1);
+	CU_ASSERT(rd(&d, ICR) == TXQE || now_ns() - began > 20480000);
+	NIC_UNTIL(atomic_load(&d.rig.level));
+	CU_ASSERT(now_ns() - began >= 20480000);
+	CU_ASSERT_EQUAL(rd(&d, ICR), TXDW);
+	/* one that asks for none brings the other's along, and there is no second */
+	wr(&d, TIDV, 0xffff);
+	send_delayed(&d, 2);
+	tx_frame(&d, 3, 64);
+	NIC_UNTIL(atomic_load(&d.rig.level));
+	CU_ASSERT_EQUAL(rd(&d, ICR) & TXDW, TXDW);
+	usleep(100000);
+	CU_ASSERT_EQUAL(rd(&d, ICR) & TXDW, 0);
+	/* TADV bounds what frame after frame puts off */
+	wr(&d, TADV, 5000);
+	began = now_ns();
+	send_delayed(&d, 4);
+	send_delayed(&d, 5);
+	NIC_UNTIL(atomic_load(&d.rig.level));
+	CU_ASSERT(now_ns() - began >= 5120000);
+	CU_ASSERT_EQUAL(rd(&d, ICR) & TXDW, TXDW);
+	/* flushed by its driver: bit 31, which does not stay */
+	wr(&d, TADV, 0);
+	send_delayed(&d, 6);
+	CU_ASSERT_EQUAL(rd(&d, ICR) & TXDW, 0);
+	wr(&d, TIDV, 0xffff | 1u << 31);
+	CU_ASSERT_EQUAL(rd(&d, TIDV), 0xffff);
+	CU_ASSERT_EQUAL(rd(&d, ICR) & TXDW, TXDW);
+	wr(&d, TIDV, 0xffff | 1u << 31);
+	CU_ASSERT_EQUAL(rd(&d, ICR) & TXDW, 0);
+	/* received */
+	wr(&d, RDTR, 20000);
+	began = now_ns();
+	e1_peer_send(&d, nic_mac, 1, 100);
+	rx_expect(&d, nic_mac, 1, 100);
+	NIC_UNTIL(atomic_load(&d.rig.level));
+	CU_ASSERT(now_ns() - began >= 20480000);
+	CU_ASSERT_EQUAL(rd(&d, ICR), RXT0);
+	wr(&d, RDTR, 0xffff);
+	wr(&d, RADV, 5000);
+	e1_peer_send(&d, nic_mac, 2, 100);
+	rx_expect(&d, nic_mac, 2, 100);
+	NIC_UNTIL(atomic_load(&d.rig.level));
+	CU_ASSERT_EQUAL(rd(&d, ICR), RXT0);
+	/* a reset forgets */
+	wr(&d, RADV, 0);
+	e1_peer_send(&d, nic_mac, 3, 100);
+	rx_expect(&d, nic_mac, 3, 100);
+	wr(&d, CTRL, 1u << 26);
+	usleep(100000);
+	CU_ASSERT_EQUAL(rd(&d, ICR) & RXT0, 0);
+	/* gone with one that waits */
+	e1_tx_start(&d, 8);
+	wr(&d, TIDV, 0xffff);
+	send_delayed(&d, 7);
+	nic_close(&d.rig);
+}
+
 static void test_receive(void)
 {
 	receive_many(8, RCTL_BAM, 1514);
@@ -505,6 +593,7 @@ static const struct unit_case cases[] = {
 	{"registers", test_registers},
 	{"interrupts", test_interrupts},
 	{"interrupt moderation", test_moderation},
+	{"delayed interrupts", test_delays},
 	{"receive", test_receive},
 	{"sizes refused", test_sizes_refused},
 	{"filters", test_filters},

@@ -32,11 +32,15 @@ enum {
 	RDLEN = 0x2808,
 	RDH = 0x2810,
 	RDT = 0x2818,
+	RDTR = 0x2820,
+	RADV = 0x282c,
 	TDBAL = 0x3800,
 	TDBAH = 0x3804,
 	TDLEN = 0x3808,
 	TDH = 0x3810,
 	TDT = 0x3818,
+	TIDV = 0x3820,
+	TADV = 0x382c,
 	MTA = 0x5200,
 	RAL = 0x5400,
 	RAH = 0x5404,
@@ -71,6 +75,7 @@ enum {
 #define X_RS   0x08000000u
 #define X_DEXT 0x20000000u
 #define X_VLE  0x40000000u
+#define X_IDE  0x80000000u
 #define X_DATA 0x00100000u
 #define X_TCP  0x01000000u
 #define X_IP   0x02000000u
