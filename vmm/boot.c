@@ -17,20 +17,21 @@
 
 #include "vmm/machine_priv.h"
 
-#define ELF_PHDRS_MAX   128u
-#define PVH_NOTE_ENTRY  18u /* XEN_ELFNOTE_PHYS32_ENTRY */
-#define PVH_MAGIC       0x336ec578u
-#define PVH_START_INFO  0x6000u
-#define PVH_MEMORY_MAP  0x6100u
-#define PVH_CMDLINE     0x7000u
-#define PVH_CMDLINE_MAX 0x8000u /* with the zero byte */
-#define PVH_LOWEST_FREE 0x10000u
-#define PVH_MODULES     0x6200u
-#define LINUX_LOWEST    0x100000u
-#define BOOT_KERNEL_MAX (1ull << 30)
-#define BOOT_KERNEL_BIG (4ull << 20)
-#define BOOT_INITRD_MAX (2ull << 30)
-#define BOOT_ACPI_MAX   0x4000u
+#define ELF_PHDRS_MAX     128u
+#define PVH_NOTE_ENTRY    18u /* XEN_ELFNOTE_PHYS32_ENTRY */
+#define PVH_MAGIC         0x336ec578u
+#define PVH_START_INFO    0x6000u
+#define PVH_MEMORY_MAP    0x6100u
+#define PVH_CMDLINE       0x7000u
+#define PVH_CMDLINE_MAX   0x8000u /* with the zero byte */
+#define PVH_LOWEST_FREE   0x10000u
+#define PVH_MODULES       0x6200u
+#define LINUX_LOWEST      0x100000u
+#define BOOT_KERNEL_MAX   (1ull << 30)
+#define BOOT_KERNEL_BIG   (4ull << 20)
+#define BOOT_INITRD_MAX   (2ull << 30)
+#define BOOT_ACPI_MAX     0x4000u
+#define BOOT_FIRMWARE_MAX (16ull << 20)
 
 struct pvh_start_info {
 	uint32_t magic;
@@ -289,6 +290,19 @@ int boot_open(struct machine *m, char why[VMM_WHY_MAX])
 		return why_set(why, -EINVAL,
 			"--initrd %.150s: there is no kernel to take it; give --kernel FILE",
 			m->initrd_path);
+	if (m->firmware_path) {
+		if (m->kernel_path)
+			return why_set(why, -EINVAL,
+				"--firmware %.150s: with --kernel there is nothing for it to do; "
+				"give one of "
+				"them",
+				m->firmware_path);
+		fd = boot_file_open("--firmware", m->firmware_path, BOOT_FIRMWARE_MAX,
+			"a BIOS image of 64, 128 or 256 KiB", why);
+		if (fd < 0)
+			return fd;
+		m->firmware_fd = fd;
+	}
 	if (!m->kernel_path)
 		return 0;
 	fd = boot_file_open(
@@ -305,8 +319,7 @@ int boot_open(struct machine *m, char why[VMM_WHY_MAX])
 	return 0;
 }
 
-/* Reads size bytes; a file cut short meanwhile is -EIO. */
-static int boot_pread(int fd, uint8_t *to, uint64_t size)
+int boot_pread(int fd, uint8_t *to, uint64_t size)
 {
 	uint64_t at = 0;
 	ssize_t n;

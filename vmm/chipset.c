@@ -16,11 +16,13 @@
 #define PIIX3_PIRQ_OFF    0x80u
 #define PIIX4_PM_BASE     0x40u
 #define PIIX4_PM_ENABLE   0x80u
+#define PIIX4_DEVACTB     0x58u
 
 struct chip {
 	struct device device;
 	struct pci_device pci;
-	bool pirq; /* has the PIIX3's routing registers */
+	bool pirq;        /* has the PIIX3's routing registers */
+	bool host_bridge; /* has the 82441FX's memory attributes */
 };
 
 static struct chip *chip_of_pci(struct pci_device *pci)
@@ -46,6 +48,21 @@ static bool piix3_config_write(
 	return true;
 }
 
+/* 82441FX: the attributes of memory between C0000h and FFFFFh. */
+static bool host_bridge_config_write(
+	struct pci_device *pci, unsigned offset, unsigned size, uint32_t value)
+{
+	if (offset + size <= PAM_FIRST || offset >= PAM_FIRST + PAM_REGISTERS)
+		return false;
+	for (unsigned i = 0; i < size; i++)
+		pci->config[offset + i] = (pci->config[offset + i] & ~pci->writable[offset + i]) |
+					  (value >> (8 * i) & pci->writable[offset + i]);
+	firmware_pam_set(pci->machine, pci->config + PAM_FIRST);
+	return true;
+}
+
+static const struct pci_ops host_bridge_ops = {.config_write = host_bridge_config_write};
+
 static const struct pci_ops piix3_ops = {.config_write = piix3_config_write};
 
 static void chip_reset(struct device *d)
@@ -56,6 +73,10 @@ static void chip_reset(struct device *d)
 	if (c->pirq) {
 		memset(c->pci.config + PIIX3_PIRQ, PIIX3_PIRQ_OFF, 4);
 		chip_pirq_update(c);
+	}
+	if (c->host_bridge) {
+		memset(c->pci.config + PAM_FIRST, 0, PAM_REGISTERS);
+		firmware_pam_set(d->machine, c->pci.config + PAM_FIRST);
 	}
 }
 
@@ -77,6 +98,8 @@ static void chip_load(struct device *d, struct state_reader *r)
 	state_section_leave(r);
 	if (c->pirq)
 		chip_pirq_update(c);
+	if (c->host_bridge)
+		firmware_pam_set(d->machine, c->pci.config + PAM_FIRST);
 }
 
 static void chip_destroy(struct device *d)
@@ -117,6 +140,14 @@ int chipset_create(struct machine *m)
 	rc = chip_create(m, "host-bridge", 0x1237, 0x060000, 2, 0, 0, &c);
 	if (rc)
 		return rc;
+	c->host_bridge = true;
+	c->pci.ops = &host_bridge_ops;
+	/* PAM0's lower half is reserved; only read and write enable have an effect here */
+	memset(c->pci.writable + PAM_FIRST, 0x33, PAM_REGISTERS);
+	c->pci.writable[PAM_FIRST] = 0x30;
+	rc = firmware_pam_set(m, c->pci.config + PAM_FIRST);
+	if (rc)
+		return rc;
 	rc = chip_create(m, "isa-bridge", 0x7000, 0x060100, 0, 1, 0, &c);
 	if (rc)
 		return rc;
@@ -131,5 +162,7 @@ int chipset_create(struct machine *m)
 	c->pci.config[PIIX4_PM_BASE] = 0x01;
 	c->pci.config[PIIX4_PM_BASE + 1] = 0x06;
 	c->pci.config[PIIX4_PM_ENABLE] = 0x01;
+	/* DEVACTB: SMIs by APMC are set up, so that firmware need not: there is no SMM */
+	c->pci.config[PIIX4_DEVACTB + 3] = 0x02;
 	return 0;
 }

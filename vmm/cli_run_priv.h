@@ -16,6 +16,7 @@ struct run_options {
 	const char *console_file;
 	enum run_console hvc; /* with cfg.hvc.on */
 	const char *hvc_file;
+	const char *firmware_log;
 	bool no_reboot;
 	bool counters;
 	bool verbose;

@@ -247,12 +247,13 @@ static void descriptors_allow(const struct run_options *o)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* "--console file=" and the like, before the path. */
 static int console_file_open(const char *option, const char *path, int *out)
 {
 	*out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
 	if (*out >= 0)
 		return 0;
-	return cli_fail("run", CLI_HOST, "%s file=%.100s: cannot be written: %s", option, path,
+	return cli_fail("run", CLI_HOST, "%s%.100s: cannot be written: %s", option, path,
 		strerror(errno));
 }
 
@@ -277,11 +278,14 @@ static int consoles_open(struct run_options *o)
 	if (o->console == RUN_CONSOLE_STDIO)
 		o->cfg.console_out = STDOUT_FILENO;
 	if (o->console == RUN_CONSOLE_FILE)
-		status = console_file_open("--console", o->console_file, &o->cfg.console_out);
+		status = console_file_open("--console file=", o->console_file, &o->cfg.console_out);
+	if (!status && o->firmware_log)
+		status = console_file_open(
+			"--firmware-log ", o->firmware_log, &o->cfg.firmware_log);
 	if (status || !o->cfg.hvc.on)
 		return status;
 	if (o->hvc == RUN_CONSOLE_FILE)
-		return console_file_open("--hvc", o->hvc_file, &o->cfg.hvc.out);
+		return console_file_open("--hvc file=", o->hvc_file, &o->cfg.hvc.out);
 	if (o->hvc == RUN_CONSOLE_STDIO) {
 		o->cfg.hvc.out = hvc_stdout_open();
 		terminal_size_get(STDOUT_FILENO, &o->cfg.hvc.cols, &o->cfg.hvc.rows);
@@ -295,6 +299,8 @@ static void consoles_close(struct run_options *o)
 		close(o->cfg.console_out);
 	if (o->cfg.hvc.out >= 0)
 		close(o->cfg.hvc.out);
+	if (o->cfg.firmware_log >= 0)
+		close(o->cfg.firmware_log);
 }
 
 /* On an I/O thread. */

@@ -13,13 +13,17 @@
 #define POLL_US_MAX    1000000u
 
 static const char help[] =
-	"Usage: sluice run --kernel FILE [OPTION]...\n"
+	"Usage: sluice run --kernel FILE | --firmware FILE [OPTION]...\n"
 	"\n"
 	"Runs one guest until it powers off or is stopped. --key value and --key=value\n"
 	"are the same. --disk and --net may be given several times.\n"
 	"\n"
 	"  --kernel FILE        a bzImage (vmlinuz), or an ELF image (vmlinux, or any\n"
 	"                       with a PVH note)\n"
+	"  --firmware FILE      a BIOS image instead of a kernel, such as\n"
+	"                       /usr/share/seabios/bios-256k.bin: it boots from a disk;\n"
+	"                       its screen is the serial port\n"
+	"  --firmware-log FILE  what it says on its debug port (nowhere)\n"
 	"  --initrd FILE        an initial RAM disk for it (none)\n"
 	"  --cmdline TEXT       the kernel's command line (empty)\n"
 	"  --cpus N             processors, 1 to 64 (1)\n"
@@ -138,6 +142,8 @@ static const char help[] =
 
 enum {
 	O_KERNEL,
+	O_FIRMWARE,
+	O_FIRMWARE_LOG,
 	O_INITRD,
 	O_CMDLINE,
 	O_CPUS,
@@ -167,6 +173,8 @@ enum {
 
 static const struct cli_option options[] = {
 	[O_KERNEL] = {"--kernel", true},
+	[O_FIRMWARE] = {"--firmware", true},
+	[O_FIRMWARE_LOG] = {"--firmware-log", true},
 	[O_INITRD] = {"--initrd", true},
 	[O_CMDLINE] = {"--cmdline", true},
 	[O_CPUS] = {"--cpus", true},
@@ -358,6 +366,12 @@ static int option_set(struct run_options *o, int option, const char *value)
 	case O_KERNEL:
 		cfg->kernel = value;
 		return RUN_GO;
+	case O_FIRMWARE:
+		cfg->firmware = value;
+		return RUN_GO;
+	case O_FIRMWARE_LOG:
+		o->firmware_log = value;
+		return RUN_GO;
 	case O_INITRD:
 		cfg->initrd = value;
 		return RUN_GO;
@@ -421,8 +435,11 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 		if (status != RUN_GO)
 			return status;
 	}
-	if (!o->cfg.kernel)
-		return usage("--kernel: missing; give --kernel FILE, a bzImage or an ELF image");
+	if (!o->cfg.kernel && !o->cfg.firmware)
+		return usage("--kernel: missing; give --kernel FILE, a bzImage or an ELF image; or "
+			     "--firmware FILE");
+	if (o->firmware_log && !o->cfg.firmware)
+		return usage("--firmware-log: there is no firmware; give --firmware FILE");
 	return consoles_check(o, given[O_CONSOLE]);
 }
 

@@ -110,18 +110,38 @@ void kvm_vm_destroy(struct machine *m)
 	m->vm_fd = m->kvm_fd = -1;
 }
 
+int kvm_slot_set(struct machine *m, const struct kvm_slot *s)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = s->slot,
+		.flags = s->readonly ? KVM_MEM_READONLY : 0,
+		.guest_phys_addr = s->gpa,
+		.memory_size = s->size,
+		.userspace_addr = (uintptr_t)s->host,
+	};
+
+	return ioctl(m->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) ? -errno : 0;
+}
+
 int kvm_memory_map(struct machine *m, char why[VMM_WHY_MAX])
 {
-	for (uint32_t i = 0; i < m->mem.nregions; i++) {
-		struct kvm_userspace_memory_region slot = {
-			.slot = i,
-			.guest_phys_addr = m->mem.regions[i].gpa,
-			.memory_size = m->mem.regions[i].size,
-			.userspace_addr = (uintptr_t)m->mem.regions[i].hva,
-		};
+	const struct ring_mem_region *low = &m->mem.regions[0];
+	struct kvm_slot slots[3];
+	unsigned n = 0;
 
-		if (ioctl(m->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot)) {
-			int rc = -errno;
+	/* a PC that its firmware starts has a screen and firmware between 640 KiB and 1 MiB */
+	slots[n++] =
+		(struct kvm_slot){0, 0, m->firmware_fd >= 0 ? 0xA0000 : low->size, low->hva, false};
+	if (m->firmware_fd >= 0)
+		slots[n++] = (struct kvm_slot){
+			1, 0x100000, low->size - 0x100000, low->hva + 0x100000, false};
+	if (m->mem.nregions > 1)
+		slots[n++] = (struct kvm_slot){2, m->mem.regions[1].gpa, m->mem.regions[1].size,
+			m->mem.regions[1].hva, false};
+	for (unsigned i = 0; i < n; i++) {
+		int rc = kvm_slot_set(m, &slots[i]);
+
+		if (rc) {
 			char text[24];
 
 			vmm_size_format(m->memory_size, text);

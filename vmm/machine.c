@@ -15,7 +15,7 @@
 void machine_config_init(struct machine_config *cfg)
 {
 	memset(cfg, 0, sizeof(*cfg));
-	cfg->console_out = -1;
+	cfg->console_out = cfg->firmware_log = -1;
 	for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
 		cfg->disks[i].fd = -1;
 	for (unsigned i = 0; i < VMM_NETS_MAX; i++)
@@ -310,6 +310,10 @@ static int machine_config_take(
 	m->cmdline = strdup(cfg->cmdline ? cfg->cmdline : "");
 	m->kernel_path = cfg->kernel ? strdup(cfg->kernel) : NULL;
 	m->initrd_path = cfg->initrd ? strdup(cfg->initrd) : NULL;
+	m->firmware_path = cfg->firmware ? strdup(cfg->firmware) : NULL;
+	if (cfg->firmware && !m->firmware_path)
+		return why_set(why, -ENOMEM, "no memory");
+	m->cfg.firmware = m->firmware_path;
 	if (!m->cmdline || (cfg->kernel && !m->kernel_path) || (cfg->initrd && !m->initrd_path))
 		return why_set(why, -ENOMEM, "no memory");
 	m->cfg.cmdline = m->cmdline;
@@ -324,7 +328,8 @@ static struct machine *machine_alloc(void)
 
 	if (!m)
 		return NULL;
-	m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd = m->vm_fd = m->end_fd = -1;
+	m->firmware_fd = m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd = m->vm_fd =
+		m->end_fd = -1;
 	pthread_rwlock_init(&m->bus_lock, NULL);
 	pthread_mutex_init(&m->coalesced_lock, NULL);
 	pthread_mutex_init(&m->posted_lock, NULL);
@@ -342,6 +347,8 @@ static int machine_devices_create(struct machine *m, char why[VMM_WHY_MAX])
 
 	if (!rc)
 		rc = chipset_create(m);
+	if (!rc && m->firmware_fd >= 0)
+		rc = fw_cfg_create(m);
 	if (!rc)
 		rc = pm_create(m);
 	if (!rc)
@@ -383,6 +390,8 @@ static int machine_make(struct machine *m, char why[VMM_WHY_MAX])
 		rc = kvm_memory_map(m, why);
 	if (!rc)
 		rc = machine_io_create(m, why);
+	if (!rc)
+		rc = firmware_create(m, why);
 	if (!rc)
 		rc = machine_devices_create(m, why);
 	if (!rc && !m->cfg.no_kvm) {
@@ -461,6 +470,7 @@ void machine_destroy(struct machine *m)
 		io_thread_destroy(m->io[--m->nio]);
 	machine_units_close(m);
 	kvm_vcpus_destroy(m);
+	firmware_destroy(m);
 	kvm_vm_destroy(m);
 	memory_destroy(m);
 	state_writer_free(&m->pristine);
@@ -470,10 +480,13 @@ void machine_destroy(struct machine *m)
 		close(m->kernel_fd);
 	if (m->initrd_fd >= 0)
 		close(m->initrd_fd);
+	if (m->firmware_fd >= 0)
+		close(m->firmware_fd);
 	if (m->end_fd >= 0)
 		close(m->end_fd);
 	free(m->cmdline);
 	free(m->kernel_path);
+	free(m->firmware_path);
 	free(m->initrd_path);
 	pthread_rwlock_destroy(&m->bus_lock);
 	pthread_mutex_destroy(&m->posted_lock);

@@ -62,6 +62,9 @@ struct machine {
 	char *kernel_path;
 	int kernel_fd;
 	bool kernel_is_big;
+	char *firmware_path;
+	int firmware_fd;
+	struct firmware *firmware; /* firmware.c; NULL: none */
 	char *initrd_path;
 	int initrd_fd;
 	uint64_t initrd_addr, initrd_size; /* where it was loaded; size 0: none */
@@ -200,7 +203,32 @@ unsigned boot_memory_map(const struct ring_mem *mem, struct boot_range map[BOOT_
 int boot_open(struct machine *m, char why[VMM_WHY_MAX]);
 int boot_load(struct machine *m, char why[VMM_WHY_MAX]);
 
+/* Reads size bytes; a file cut short meanwhile is -EIO. */
+int boot_pread(int fd, uint8_t *to, uint64_t size);
+
+/* firmware.c */
+#define PAM_REGISTERS 7u
+#define PAM_FIRST     0x59u /* in the host bridge's configuration space */
+int firmware_create(struct machine *m, char why[VMM_WHY_MAX]);
+void firmware_destroy(struct machine *m);
+/* -EINVAL and why: no image that would do has this size. */
+int firmware_size_check(uint64_t size, const char *path, char why[VMM_WHY_MAX]);
+/* The host bridge's attributes have changed. No firmware: nothing. */
+int firmware_pam_set(struct machine *m, const uint8_t pam[PAM_REGISTERS]);
+
+/* fw_cfg.c */
+int fw_cfg_create(struct machine *m);
+
 /* kvm_vm.c */
+/* Slots 0 to 2 are RAM. */
+#define KVM_SLOT_FIRMWARE 7u
+struct kvm_slot {
+	unsigned slot;
+	uint64_t gpa, size; /* 0: it is taken away */
+	uint8_t *host;
+	bool readonly;
+};
+int kvm_slot_set(struct machine *m, const struct kvm_slot *s);
 int kvm_vm_create(struct machine *m, char why[VMM_WHY_MAX]);
 void kvm_vm_destroy(struct machine *m);
 int kvm_memory_map(struct machine *m, char why[VMM_WHY_MAX]);
