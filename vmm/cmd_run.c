@@ -253,8 +253,8 @@ static int console_file_open(const char *option, const char *path, int *out)
 	*out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
 	if (*out >= 0)
 		return 0;
-	return cli_fail("run", CLI_HOST, "%s%.100s: cannot be written: %s", option, path,
-		strerror(errno));
+	return cli_fail(
+		"run", CLI_HOST, "%s%.100s: cannot be written: %s", option, path, strerror(errno));
 }
 
 /*
@@ -280,8 +280,8 @@ static int consoles_open(struct run_options *o)
 	if (o->console == RUN_CONSOLE_FILE)
 		status = console_file_open("--console file=", o->console_file, &o->cfg.console_out);
 	if (!status && o->firmware_log)
-		status = console_file_open(
-			"--firmware-log ", o->firmware_log, &o->cfg.firmware_log);
+		status =
+			console_file_open("--firmware-log ", o->firmware_log, &o->cfg.firmware_log);
 	if (status || !o->cfg.hvc.on)
 		return status;
 	if (o->hvc == RUN_CONSOLE_FILE)
