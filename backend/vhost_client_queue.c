@@ -148,7 +148,7 @@ static int queue_recover(struct vhost_client *c, unsigned q)
 {
 	struct ring_device *ring = ring_of(c, q);
 	struct ring_device_state state;
-	int n = ring_device_recover(ring, c->scratch, &state);
+	int n = ring_device_recover(ring, c->scratch, !c->kind->keeps, &state);
 
 	if (n < 0)
 		return n;

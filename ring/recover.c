@@ -206,10 +206,32 @@ static int recover_driver(const struct ring_device *dev, uint32_t *at, bool *wra
 	return 0;
 }
 
-static int recover_packed(const struct ring_device *dev, struct ring_device_state *state)
+/*
+ * Marks as used what lies available behind used descriptors, from the youngest on: the driver goes
+ * on at the oldest, which it must see last. (2.8.21: the first of a batch is what others wait for.)
+ */
+static void recover_mark(struct ring_device *dev, uint32_t at, uint32_t n)
+{
+	struct ring_desc *table = (struct ring_desc *)dev->desc;
+	const uint32_t size = dev->cfg.size;
+
+	for (uint32_t back = n + 1; back <= size; back++) {
+		struct ring_desc *d = &table[(at + size - back) % size];
+		uint64_t rest = ring_load_relaxed(&d->rest);
+		uint16_t flags = rest >> 48;
+
+		if (!(flags & RING_DESC_AVAIL) == !(flags & RING_DESC_USED))
+			continue;
+		flags ^= RING_DESC_USED;
+		ring_store_release(&d->rest, (rest & 0xffffffffffffull) | (uint64_t)flags << 48);
+		ring_mem_dirty(dev->mem, d, sizeof(*d));
+	}
+}
+
+static int recover_packed(struct ring_device *dev, bool lossy, struct ring_device_state *state)
 {
 	const uint32_t size = dev->cfg.size;
-	uint32_t at, n = 0;
+	uint32_t at, n = 0, holes = 0;
 	bool wrap;
 	int rc = recover_driver(dev, &at, &wrap);
 
@@ -221,10 +243,15 @@ static int recover_packed(const struct ring_device *dev, struct ring_device_stat
 		uint16_t flags = recover_flags(dev, (at + size - back) % size);
 		bool used = !(flags & RING_DESC_AVAIL) == !(flags & RING_DESC_USED);
 
-		if (!used && (n != back - 1 || flags & RING_DESC_NEXT))
+		if (!used && (flags & RING_DESC_NEXT || (n != back - 1 && !lossy)))
 			return -RING_EEXIST;
-		n += !used;
+		if (!used && n != back - 1)
+			holes++;
+		else
+			n += !used;
 	}
+	if (holes)
+		recover_mark(dev, at, n);
 	if (n > at)
 		wrap = !wrap;
 	at = (at + size - n) % size;
@@ -232,7 +259,8 @@ static int recover_packed(const struct ring_device *dev, struct ring_device_stat
 	return (int)n;
 }
 
-int ring_device_recover(struct ring_device *dev, uint16_t *scratch, struct ring_device_state *state)
+int ring_device_recover(
+	struct ring_device *dev, uint16_t *scratch, bool lossy, struct ring_device_state *state)
 {
 	const uint32_t size = dev->cfg.size;
 	struct recover r = {
@@ -247,7 +275,7 @@ int ring_device_recover(struct ring_device *dev, uint16_t *scratch, struct ring_
 	int rc;
 
 	if (dev->cfg.layout != RING_SPLIT)
-		return recover_packed(dev, state);
+		return recover_packed(dev, lossy, state);
 	used = ring_load_relaxed(ring_used_idx(dev->device));
 	/* Pairs with the release store in ring_split_driver_publish(). */
 	avail = ring_load_acquire(ring_avail_idx(dev->driver));

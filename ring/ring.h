@@ -258,7 +258,11 @@ void ring_device_packed_peek(
  *
  * Packed: only after a device that uses buffers in the order in which they lie in the ring, with
  * VIRTIO_F_INDIRECT_DESC, and as long as each buffer takes one position; else -RING_EEXIST.
- * -RING_EAGAIN: the driver is just adding; ask again.
+ * -RING_EAGAIN: the driver is just adding; ask again. lossy: a device may die after it has marked
+ * some of a batch used and before it marks the first, which it does last. That first one is then
+ * marked here, with the id and length that lie there, as the device was about to: for queues whose
+ * contents may be lost (network), not for those whose requests must have been done. Without it such
+ * a ring is -RING_EEXIST.
  *
  * -RING_EEXIST: it cannot be told which: of a split ring, when younger buffers have overtaken older
  * ones all the time, and fewer are outstanding now than there were at other times. A buffer that as
@@ -266,7 +270,7 @@ void ring_device_packed_peek(
  * must be kept. -RING_EPROTO, -RING_EINVAL: the rings are not well.
  */
 int ring_device_recover(
-	struct ring_device *dev, uint16_t *scratch, struct ring_device_state *state);
+	struct ring_device *dev, uint16_t *scratch, bool lossy, struct ring_device_state *state);
 
 /*
  * Completes n buffers, in any order; they become visible to the driver together, at the end. With

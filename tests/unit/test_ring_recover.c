@@ -140,7 +140,7 @@ static bool takes_over(struct queue *q)
 	int n;
 
 	device_init(q);
-	n = ring_device_recover(&q->dev, scratch, &state);
+	n = ring_device_recover(&q->dev, scratch, false, &state);
 	if (n < 0) {
 		CU_ASSERT_EQUAL(n, -RING_EEXIST);
 		return false;
@@ -281,17 +281,17 @@ static void test_split_hostile(void)
 	queue_init(&q, RING_SPLIT, 16, false, 0, 1);
 	v = 17;
 	memcpy(q.ram + q.g.driver + 2, &v, 2);
-	CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, &state), -RING_EPROTO);
+	CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, false, &state), -RING_EPROTO);
 	v = 3;
 	memcpy(q.ram + q.g.driver + 2, &v, 2);
 	v = 16;
 	memcpy(q.ram + q.g.driver + 4, &v, 2);
-	CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, &state), -RING_EINVAL);
+	CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, false, &state), -RING_EINVAL);
 	for (unsigned seed = 1; seed < 3000; seed++) {
 		queue_init(&q, RING_SPLIT, 1u << seed % 7, false, 0, seed);
 		for (unsigned i = 0; i < q.g.bytes; i++)
 			q.ram[i] = rnd(&q, 4) ? 0 : (uint8_t)rnd(&q, 256);
-		ring_device_recover(&q.dev, scratch, &state);
+		ring_device_recover(&q.dev, scratch, false, &state);
 	}
 }
 
@@ -315,14 +315,73 @@ static void test_packed_not(void)
 	queue_init(&q, RING_PACKED, 16, false, 0x8000, 1);
 	live(&q, 30, 4, 1, 1);
 	device_init(&q);
-	CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, &state), -RING_EEXIST);
+	CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, false, &state), -RING_EEXIST);
 	/* the first of a batch is written last: until then the driver is just adding */
 	queue_init(&q, RING_PACKED, 16, true, 0x8000, 1);
 	live(&q, 4, 4, 1, 1);
 	while (driver_add(&q, 1) && q.nout < 8)
 		;
 	device_init(&q);
-	CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, &state), -RING_EAGAIN);
+	CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, false, &state), -RING_EAGAIN);
+}
+
+static uint16_t flags_at(uint32_t i)
+{
+	uint16_t flags;
+
+	memcpy(&flags, q.ram + q.g.desc + 16 * i + 14, 2);
+	return flags;
+}
+
+static void flags_set(uint32_t i, uint16_t flags)
+{
+	memcpy(q.ram + q.g.desc + 16 * i + 14, &flags, 2);
+}
+
+/*
+ * A batch of which all but the first is marked used. A queue that may lose what is in it goes on as
+ * if the device had got that far; the driver then finds the whole batch, and each buffer once.
+ */
+static void test_packed_batch(void)
+{
+	static uint16_t scratch[4 * SIZE_MAX_HERE];
+	struct ring_device_state state;
+
+	for (uint32_t seed = 1; seed < 400; seed++) {
+		uint32_t size = 8 + seed % 40, batch = 2 + seed % 4, head;
+		uint32_t inflight = 1 + seed % 3;
+
+		queue_init(&q, RING_PACKED, size, true, 0x8000, seed);
+		live(&q, seed % 120, 1 + seed % 4, 1, 0);
+		/* all that there is is done and seen */
+		while (q.nheld || ring_device_has_work(&q.dev)) {
+			device_pop(&q, size);
+			while (q.nheld)
+				device_push(&q, 0);
+		}
+		driver_collect(&q);
+		CU_ASSERT_EQUAL_FATAL(q.nout, 0);
+		ring_device_state_get(&q.dev, &state);
+		head = state.used & 0x7fff;
+		for (uint32_t i = 0; i < batch + inflight; i++)
+			CU_ASSERT_TRUE_FATAL(driver_add(&q, 1));
+		ring_driver_publish(&q.drv);
+		device_pop(&q, size);
+		for (uint32_t i = 0; i < batch; i++)
+			device_push(&q, 0);
+		/* the first one's mark is not there yet */
+		flags_set(head, flags_at(head) ^ 0x8000);
+		device_init(&q);
+		CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, false, &state), -RING_EEXIST);
+		CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, true, &state), (int)inflight);
+		CU_ASSERT_EQUAL(!(flags_at(head) & 0x80), !(flags_at(head) & 0x8000));
+		CU_ASSERT_EQUAL(state.used & 0x7fff, (head + batch) % size);
+		CU_ASSERT_EQUAL(ring_device_state_set(&q.dev, &state), 0);
+		driver_collect(&q);
+		CU_ASSERT_EQUAL(q.nout, inflight);
+		/* there is nothing left to mark */
+		CU_ASSERT_EQUAL(ring_device_recover(&q.dev, scratch, false, &state), (int)inflight);
+	}
 }
 
 static const struct unit_case cases[] = {
@@ -333,6 +392,7 @@ static const struct unit_case cases[] = {
 	{"split, hostile rings", test_split_hostile},
 	{"packed, used in turn", test_packed},
 	{"packed, what cannot be told", test_packed_not},
+	{"packed, a batch without its first", test_packed_batch},
 };
 
 UNIT_MAIN("ring_recover", cases)
