@@ -61,9 +61,10 @@ disk_one() {
 }
 # fio_one ENGINE ROUND cached|direct: random reads at depth 32
 fio_one() {
-	local json
-	command_line "fio,$1,$3" fio --rw=randread --bs=4k --iodepth=32 --ioengine="$1" --direct="$([ "$3" = cached ]; echo $?)"
-	if json=$(fio --name=x --filename="$IMAGE" --readonly --rw=randread --bs=4k --iodepth=32 --ioengine="$1" \
+	local json depth=32
+	[ "$1" != psync ] || depth=1 # it has no other, and a note about that would be in the way
+	command_line "fio,$1,$3" fio --rw=randread --bs=4k --iodepth=$depth --ioengine="$1" --direct="$([ "$3" = cached ]; echo $?)"
+	if json=$(fio --name=x --filename="$IMAGE" --readonly --rw=randread --bs=4k --iodepth=$depth --ioengine="$1" \
 		--direct="$([ "$3" = cached ]; echo $?)" --invalidate=0 --runtime="${MS}ms" --time_based --output-format=json 2>"$TMP/err"); then
 		figure "fio,$1,$3" "$2" "$(jq '.jobs[0].read.iops' <<<"$json")"
 	else
