@@ -6,6 +6,7 @@
  * (USENIX 2001), 4.2.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -60,13 +61,18 @@ static void *posted_teller(void *ctx)
 static int posted_teller_start(struct machine *m)
 {
 	struct posted_teller *t = &m->posted_teller;
+	sigset_t all, before;
 	int err;
 
 	if (t->running)
 		return 0;
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_cond_init(&t->changed, NULL);
+	/* signals are for others */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	err = pthread_create(&t->thread, NULL, posted_teller, m);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (err) {
 		pthread_cond_destroy(&t->changed);
 		pthread_mutex_destroy(&t->lock);

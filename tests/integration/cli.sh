@@ -45,6 +45,11 @@ bad "a flag with a value" 2 "--hugepages: takes no value" run --hugepages=on
 bad "an option twice" 2 "--cpus: given twice" "${run[@]}" --cpus 1 --cpus=2
 bad "no kernel" 2 "--kernel: missing; give --kernel FILE" run
 
+bad "firmware that is missing" 2 "--firmware $TMP/none: " run --firmware "$TMP/none"
+bad "firmware of no size" 2 "--firmware $TMP/text: .*a BIOS image of 64, 128 or 256 KiB would do" run --firmware "$TMP/text"
+bad "firmware and a kernel" 2 "--firmware $TMP/text: .*give one of them" "${run[@]}" --firmware "$TMP/text"
+bad "a firmware's log without firmware" 2 "--firmware-log: there is no firmware" "${run[@]}" --firmware-log "$TMP/log"
+bad "a firmware's log that cannot be written" 1 "--firmware-log $TMP/none/log: cannot be written" run --firmware "$TMP/text" --firmware-log "$TMP/none/log"
 bad "kernel that is missing" 2 "--kernel $TMP/none: " run --kernel "$TMP/none"
 bad "kernel that is a directory" 2 "--kernel $TMP: .*bzImage" run --kernel "$TMP"
 bad "kernel that is neither kind" 2 "--kernel $TMP/text: not an ELF image and no bzImage" run --kernel "$TMP/text"
