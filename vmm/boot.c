@@ -298,7 +298,7 @@ int boot_open(struct machine *m, char why[VMM_WHY_MAX])
 				"them",
 				m->firmware_path);
 		fd = boot_file_open("--firmware", m->firmware_path, BOOT_FIRMWARE_MAX,
-			"a BIOS image of 64, 128 or 256 KiB", why);
+			"an image of 64 KiB to 12 MiB", why);
 		if (fd < 0)
 			return fd;
 		m->firmware_fd = fd;
@@ -406,8 +406,8 @@ unsigned boot_memory_map(const struct ring_mem *mem, struct boot_range map[BOOT_
 	map[n++] = (struct boot_range){0, 0xA0000, BOOT_RAM};
 	map[n++] = (struct boot_range){0xA0000, 0x60000, BOOT_RESERVED};
 	map[n++] = (struct boot_range){0x100000, mem->regions[0].size - 0x100000, BOOT_RAM};
-	/* KVM's own pages for real mode, and the place of the reset vector */
-	map[n++] = (struct boot_range){0xFFFBC000, 0x44000, BOOT_RESERVED};
+	/* KVM's own pages for real mode, and the place of firmware */
+	map[n++] = (struct boot_range){0xFEFFC000, 0x1004000, BOOT_RESERVED};
 	if (mem->nregions > 1)
 		map[n++] = (struct boot_range){mem->regions[1].gpa, mem->regions[1].size, BOOT_RAM};
 	return n;

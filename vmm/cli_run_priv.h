@@ -17,6 +17,7 @@ struct run_options {
 	enum run_console hvc; /* with cfg.hvc.on */
 	const char *hvc_file;
 	const char *firmware_log;
+	char firmware[4096]; /* the path of --firmware PATH,vars=PATH */
 	bool no_reboot;
 	bool counters;
 	bool verbose;

@@ -22,7 +22,8 @@ static const char help[] =
 	"                       with a PVH note)\n"
 	"  --firmware FILE      a BIOS image instead of a kernel, such as\n"
 	"                       /usr/share/seabios/bios-256k.bin: it boots from a disk;\n"
-	"                       its screen is the serial port\n"
+	"                       its screen is the serial port. For UEFI:\n"
+	"                       OVMF_CODE.fd,vars=COPY-OF-OVMF_VARS.fd\n"
 	"  --firmware-log FILE  what it says on its debug port (nowhere)\n"
 	"  --initrd FILE        an initial RAM disk for it (none)\n"
 	"  --cmdline TEXT       the kernel's command line (empty)\n"
@@ -358,6 +359,22 @@ static int flag_set(struct run_options *o, int option)
 	return RUN_GO;
 }
 
+/* FILE or FILE,vars=FILE */
+static int firmware_parse(struct run_options *o, const char *value)
+{
+	const char *vars = strstr(value, ",vars=");
+	size_t len = vars ? (size_t)(vars - value) : strlen(value);
+
+	if (!len || len >= sizeof(o->firmware) || (vars && !vars[6]))
+		return usage(
+			"--firmware: no file; use --firmware FILE or --firmware FILE,vars=FILE");
+	memcpy(o->firmware, value, len);
+	o->firmware[len] = '\0';
+	o->cfg.firmware = o->firmware;
+	o->cfg.firmware_vars = vars ? vars + 6 : NULL;
+	return RUN_GO;
+}
+
 static int option_set(struct run_options *o, int option, const char *value)
 {
 	struct machine_config *cfg = &o->cfg;
@@ -367,8 +384,7 @@ static int option_set(struct run_options *o, int option, const char *value)
 		cfg->kernel = value;
 		return RUN_GO;
 	case O_FIRMWARE:
-		cfg->firmware = value;
-		return RUN_GO;
+		return firmware_parse(o, value);
 	case O_FIRMWARE_LOG:
 		o->firmware_log = value;
 		return RUN_GO;

@@ -26,8 +26,9 @@
 #define PAM_WRITE     2u
 #define IMAGE_LOW     0xE0000u /* its last 128 KiB are here, too */
 #define IMAGE_LOW_MAX 0x20000u
-#define IMAGE_UNIT    0x10000u
-#define IMAGE_MAX     0x40000u /* below it are KVM's pages */
+#define IMAGE_UNIT    0x1000u
+#define IMAGE_MIN     0x10000u
+#define IMAGE_MAX     0xC00000u /* with flash of 4 MiB it ends where KVM's pages are */
 #define SLOT_SEGMENTS 8u
 
 struct firmware {
@@ -153,17 +154,19 @@ int firmware_pam_set(struct machine *m, const uint8_t pam[PAM_REGISTERS])
 
 int firmware_size_check(uint64_t size, const char *path, char why[VMM_WHY_MAX])
 {
-	if (size && size % IMAGE_UNIT == 0 && size <= IMAGE_MAX)
+	if (size >= IMAGE_MIN && size % IMAGE_UNIT == 0 && size <= IMAGE_MAX)
 		return 0;
 	return why_set(why, -EINVAL,
-		"--firmware %.150s: %llu bytes; a BIOS image of 64, 128 or 256 KiB would do", path,
-		(unsigned long long)size);
+		"--firmware %.150s: %llu bytes; an image of 64 KiB to 12 MiB, a multiple of 4 KiB, "
+		"would do",
+		path, (unsigned long long)size);
 }
 
 int firmware_create(struct machine *m, char why[VMM_WHY_MAX])
 {
 	struct firmware *f;
 	struct stat st;
+	uint32_t size;
 	int rc;
 
 	if (m->firmware_fd < 0)
@@ -202,8 +205,16 @@ int firmware_create(struct machine *m, char why[VMM_WHY_MAX])
 	if (!rc)
 		rc = slot_set(
 			f, KVM_SLOT_FIRMWARE, 0x100000000ull - f->size, f->size, f->image, true);
-	return rc ? why_set(why, rc, "--firmware: KVM refuses read-only memory: %s", strerror(-rc))
-		  : 0;
+	if (rc)
+		return why_set(
+			why, rc, "--firmware: KVM refuses read-only memory: %s", strerror(-rc));
+	if (!m->cfg.firmware_vars)
+		return 0;
+	rc = flash_open(m->cfg.firmware_vars, &size, why);
+	if (rc < 0)
+		return rc;
+	m->vars_fd = rc;
+	return flash_create(m, m->vars_fd, size, 0x100000000ull - f->size, why);
 }
 
 void firmware_destroy(struct machine *m)

@@ -14,8 +14,8 @@
 
 #include "vmm/machine_priv.h"
 
-#define KVM_IDENTITY_MAP 0xfffbc000ull
-#define KVM_TSS          0xfffbd000ul
+#define KVM_IDENTITY_MAP 0xfeffc000ull /* below firmware of 16 MiB */
+#define KVM_TSS          0xfeffd000ul
 #define KVM_PIC_LEVEL    0x0cu /* ELCR of the second 8259: lines 10 and 11, where PCI's are */
 
 static const struct {

@@ -328,8 +328,8 @@ static struct machine *machine_alloc(void)
 
 	if (!m)
 		return NULL;
-	m->firmware_fd = m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd = m->vm_fd =
-		m->end_fd = -1;
+	m->vars_fd = m->firmware_fd = m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd =
+		m->vm_fd = m->end_fd = -1;
 	pthread_rwlock_init(&m->bus_lock, NULL);
 	pthread_mutex_init(&m->coalesced_lock, NULL);
 	pthread_mutex_init(&m->posted_lock, NULL);
@@ -482,6 +482,8 @@ void machine_destroy(struct machine *m)
 		close(m->initrd_fd);
 	if (m->firmware_fd >= 0)
 		close(m->firmware_fd);
+	if (m->vars_fd >= 0)
+		close(m->vars_fd);
 	if (m->end_fd >= 0)
 		close(m->end_fd);
 	free(m->cmdline);

@@ -64,6 +64,7 @@ struct machine {
 	bool kernel_is_big;
 	char *firmware_path;
 	int firmware_fd;
+	int vars_fd;               /* of UEFI variables; -1: none */
 	struct firmware *firmware; /* firmware.c; NULL: none */
 	char *initrd_path;
 	int initrd_fd;
@@ -216,11 +217,17 @@ int firmware_size_check(uint64_t size, const char *path, char why[VMM_WHY_MAX]);
 /* The host bridge's attributes have changed. No firmware: nothing. */
 int firmware_pam_set(struct machine *m, const uint8_t pam[PAM_REGISTERS]);
 
+/* flash.c: the descriptor is locked, and the caller's; its size. -EBUSY, -EINVAL ...: why. */
+int flash_open(const char *path, uint32_t *size, char why[VMM_WHY_MAX]);
+/* Ends below `end`. */
+int flash_create(struct machine *m, int fd, uint32_t size, uint64_t end, char why[VMM_WHY_MAX]);
+
 /* fw_cfg.c */
 int fw_cfg_create(struct machine *m);
 
 /* kvm_vm.c */
 /* Slots 0 to 2 are RAM. */
+#define KVM_SLOT_FLASH    6u
 #define KVM_SLOT_FIRMWARE 7u
 struct kvm_slot {
 	unsigned slot;

@@ -141,15 +141,16 @@ struct port_hook {
 };
 
 struct machine_config {
-	unsigned cpus;        /* 0: 1 */
-	enum vmm_cpu cpu;     /* what they are; default: all the host's KVM offers */
-	uint64_t memory;      /* bytes, a multiple of 2 MiB; 0: 256 MiB */
-	bool hugepages;       /* guest memory on 2 MiB pages */
-	const char *kernel;   /* bzImage or ELF; NULL: nothing is loaded (tests) */
-	const char *firmware; /* a BIOS image, instead of a kernel; NULL: none */
-	int firmware_log;     /* what it says on its debug port; -1: nowhere */
-	const char *initrd;   /* NULL: none */
-	const char *cmdline;  /* NULL: empty */
+	unsigned cpus;             /* 0: 1 */
+	enum vmm_cpu cpu;          /* what they are; default: all the host's KVM offers */
+	uint64_t memory;           /* bytes, a multiple of 2 MiB; 0: 256 MiB */
+	bool hugepages;            /* guest memory on 2 MiB pages */
+	const char *kernel;        /* bzImage or ELF; NULL: nothing is loaded (tests) */
+	const char *firmware;      /* a BIOS image, instead of a kernel; NULL: none */
+	const char *firmware_vars; /* flash for its variables, below it: a file; NULL: none */
+	int firmware_log;          /* what it says on its debug port; -1: nowhere */
+	const char *initrd;        /* NULL: none */
+	const char *cmdline;       /* NULL: empty */
 	struct disk_config disks[VMM_DISKS_MAX];
 	unsigned ndisks;
 	struct net_config nets[VMM_NETS_MAX];

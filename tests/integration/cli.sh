@@ -46,7 +46,11 @@ bad "an option twice" 2 "--cpus: given twice" "${run[@]}" --cpus 1 --cpus=2
 bad "no kernel" 2 "--kernel: missing; give --kernel FILE" run
 
 bad "firmware that is missing" 2 "--firmware $TMP/none: " run --firmware "$TMP/none"
-bad "firmware of no size" 2 "--firmware $TMP/text: .*a BIOS image of 64, 128 or 256 KiB would do" run --firmware "$TMP/text"
+bad "firmware of no size" 2 "--firmware $TMP/text: .*an image of 64 KiB to 12 MiB, a multiple of 4 KiB, would do" run --firmware "$TMP/text"
+head -c 131072 /dev/zero >"$TMP/bios"
+bad "variables that are missing" 2 "--firmware vars=$TMP/none: No such file" run --firmware "$TMP/bios,vars=$TMP/none"
+bad "variables of no size" 2 "--firmware vars=$TMP/text: .*a multiple of 4 KiB, up to 4 MiB, would do" run --firmware "$TMP/bios,vars=$TMP/text"
+bad "firmware without a name" 2 "--firmware: no file; use --firmware FILE or" run --firmware ",vars=$TMP/text"
 bad "firmware and a kernel" 2 "--firmware $TMP/text: .*give one of them" "${run[@]}" --firmware "$TMP/text"
 bad "a firmware's log without firmware" 2 "--firmware-log: there is no firmware" "${run[@]}" --firmware-log "$TMP/log"
 bad "a firmware's log that cannot be written" 1 "--firmware-log $TMP/none/log: cannot be written" run --firmware "$TMP/text" --firmware-log "$TMP/none/log"

@@ -74,8 +74,8 @@ static void *ram(uint64_t gpa, uint64_t len)
 
 static void test_sizes(void)
 {
-	static const size_t good[] = {0x10000, 0x20000, 0x30000, 0x40000};
-	static const size_t bad[] = {0, 1, 0xffff, 0x10001, 0x50000, 0x100000};
+	static const size_t good[] = {0x10000, 0x20000, 0x30000, 0x40000, 0x37c000};
+	static const size_t bad[] = {0, 1, 0xf000, 0xffff, 0x10001, 0xc01000};
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		CU_ASSERT_EQUAL_FATAL(machine_try(good[i], -1), 0);
@@ -84,7 +84,7 @@ static void test_sizes(void)
 	}
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		CU_ASSERT_EQUAL(machine_try(bad[i], -1), -EINVAL);
-		CU_ASSERT_PTR_NOT_NULL(strstr(why, "a BIOS image of 64, 128 or 256 KiB would do"));
+		CU_ASSERT_PTR_NOT_NULL(strstr(why, "64 KiB to 12 MiB"));
 	}
 }
 
@@ -394,6 +394,125 @@ static void test_said(void)
 	close(pipe_fd[1]);
 }
 
+/* ------------------------------------------------------------------ flash */
+
+#define VARS      0x3000u
+#define VARS_BASE (0x100000000ull - IMAGE - VARS)
+
+static char vars[64];
+
+static int vars_machine(void)
+{
+	struct machine_config cfg;
+	int rc;
+
+	image_make(IMAGE);
+	machine_config_init(&cfg);
+	cfg.no_kvm = true;
+	cfg.memory = MEMORY;
+	cfg.firmware = path;
+	cfg.firmware_vars = vars;
+	rc = machine_create(&m, &cfg, why);
+	unlink(path);
+	return rc;
+}
+
+static void vars_make(size_t size)
+{
+	snprintf(vars, sizeof(vars), "build/tmp/vars.%d", (int)getpid());
+	image_make(size);
+	CU_ASSERT_FATAL(rename(path, vars) == 0);
+}
+
+static uint8_t fl(uint32_t at)
+{
+	return (uint8_t)machine_mmio_read(m, VARS_BASE + at, 1);
+}
+
+static void fl_write(uint32_t at, uint8_t v)
+{
+	machine_mmio_write(m, VARS_BASE + at, v, 1);
+}
+
+static void test_flash(void)
+{
+	struct state_writer w = {0};
+	struct state_reader r;
+	struct machine *other;
+	uint8_t byte;
+	int fd;
+
+	vars_make(VARS);
+	CU_ASSERT_EQUAL_FATAL(vars_machine(), 0);
+	other = m;
+	CU_ASSERT_EQUAL(vars_machine(), -EBUSY);
+	CU_ASSERT_PTR_NOT_NULL(strstr(why, "in use by another guest"));
+	m = other;
+	/* read as memory, at any width */
+	for (uint32_t i = 0; i < VARS; i += 97)
+		CU_ASSERT_EQUAL(fl(i), image_byte(i));
+	CU_ASSERT_EQUAL(machine_mmio_read(m, VARS_BASE + 8, 4),
+		(uint32_t)(image_byte(8) | image_byte(9) << 8 | image_byte(10) << 16) |
+			(uint32_t)image_byte(11) << 24);
+	/* how it is known from RAM and ROM */
+	fl_write(0, 0x50);
+	CU_ASSERT_EQUAL(fl(0), image_byte(0));
+	fl_write(0, 0x70);
+	CU_ASSERT_EQUAL(fl(0), 0);
+	fl_write(0, 0xff);
+	CU_ASSERT_EQUAL(fl(0), image_byte(0));
+	fl_write(0, 0x90);
+	CU_ASSERT_EQUAL(fl(0), 0x89);
+	/* programming clears bits only */
+	fl_write(0x1005, 0x10);
+	fl_write(0x1005, 0xf0);
+	CU_ASSERT_EQUAL(fl(0), 0x80);
+	fl_write(0x1005, 0x40);
+	fl_write(0x1005, 0x3f);
+	fl_write(0, 0xff);
+	CU_ASSERT_EQUAL(fl(0x1005), image_byte(0x1005) & 0x30);
+	/* a block is erased, its neighbours are not; without confirmation nothing is */
+	fl_write(0x1800, 0x20);
+	fl_write(0x1800, 0xff);
+	CU_ASSERT_EQUAL(fl(0), 0xb0);
+	fl_write(0x1800, 0x50);
+	fl_write(0x1800, 0x20);
+	fl_write(0x1800, 0xd0);
+	CU_ASSERT_EQUAL(fl(0), 0x80);
+	fl_write(0, 0xff);
+	CU_ASSERT_EQUAL(fl(0x0fff), image_byte(0x0fff));
+	CU_ASSERT_EQUAL(fl(0x1000), 0xff);
+	CU_ASSERT_EQUAL(fl(0x1fff), 0xff);
+	CU_ASSERT_EQUAL(fl(0x2000), image_byte(0x2000));
+	/* in the file at once */
+	fl_write(0x1234, 0x10);
+	fl_write(0x1234, 0x5a);
+	fd = open(vars, O_RDONLY | O_CLOEXEC);
+	CU_ASSERT(pread(fd, &byte, 1, 0x1234) == 1 && byte == 0x5a);
+	/* saved in the middle of a command */
+	fl_write(0x1235, 0x10);
+	CU_ASSERT_EQUAL(machine_pause(m), 0);
+	CU_ASSERT_EQUAL_FATAL(machine_save(m, &w), 0);
+	machine_destroy(m);
+	CU_ASSERT_EQUAL_FATAL(vars_machine(), 0);
+	state_reader_init(&r, w.data, w.len);
+	CU_ASSERT_EQUAL_FATAL(machine_load(m, &r, why), 0);
+	CU_ASSERT_EQUAL(machine_resume(m), 0);
+	fl_write(0x1235, 0x77);
+	CU_ASSERT(pread(fd, &byte, 1, 0x1235) == 1 && byte == 0x77);
+	CU_ASSERT_EQUAL(machine_pause(m), 0);
+	CU_ASSERT_EQUAL(machine_reset(m, why), 0);
+	CU_ASSERT_EQUAL(fl(0x1235), 0x77);
+	state_writer_free(&w);
+	machine_destroy(m);
+	close(fd);
+	vars_make(VARS + 1);
+	CU_ASSERT_EQUAL(vars_machine(), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(why, "multiple of 4 KiB"));
+	unlink(vars);
+	CU_ASSERT_EQUAL(vars_machine(), -ENOENT);
+}
+
 static void test_both(void)
 {
 	struct machine_config cfg;
@@ -416,6 +535,7 @@ static const struct unit_case cases[] = {
 	{"fw_cfg", test_fw_cfg},
 	{"table loader", test_loader},
 	{"what it says; saved and loaded", test_said},
+	{"flash", test_flash},
 	{"a kernel as well", test_both},
 };
 
