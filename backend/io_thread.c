@@ -23,7 +23,7 @@
 #define TIMERS_EVERY_MAX 64u
 #define LEAN_GAP_NS      64000u   /* some times what a sleep and a wake-up cost */
 #define LEAN_GAP_MAX_NS  1000000u /* no pause counts for more */
-#define LEAN_SHARE       24u
+#define LEAN_SHARE       10u
 #define LEAN_WEIGHT      8u /* of all before, against the newest */
 
 static _Thread_local const struct io_thread *io_current;

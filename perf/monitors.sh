@@ -197,21 +197,26 @@ rate() {
 
 # start_one CONTENDER ROUND: milliseconds from exec to the guest's first output, and what is resident beyond the guest's memory
 start_one() {
-	local began
-	began=$(date +%s%N)
+	local began fd line=
 	case $1 in
-	sluice) begin_sluice "$1,start" job=idle,ms=4000 ;;
+	sluice) sluice_command job=idle,ms=4000 ;;
 	microvm)
-		QEMU_MACHINE="microvm,x-option-roms=off,rtc=off,pit=off,pic=off,isa-serial=on" \
-			begin_qemu "$1,start" job=idle,ms=4000
+		QEMU_MACHINE="microvm,x-option-roms=off,rtc=off,pit=off,pic=off,isa-serial=on" qemu_command job=idle,ms=4000
 		;;
 	esac
-	while ! grep -q 'sluice guest ready' "$TMP/out" && kill -0 "$started" 2>/dev/null; do sleep 0.001; done
-	figure "$1,start,ms" "$2" $((($(date +%s%N) - began) / 1000000))
+	command_line "$1,start" "${COMMAND[@]}"
+	began=$(date +%s%N)
+	# read as it comes: to look again and again would cost more than the start
+	exec {fd}< <(exec "${COMMAND[@]}" </dev/null 2>"$TMP/err")
+	started=$!
+	children+=("$started")
+	while [[ $line != *'sluice guest ready'* ]] && IFS= read -r -t 20 -u "$fd" line; do :; done
+	figure "$1,start,ms" "$2" "$(awk -v ns=$(($(date +%s%N) - began)) 'BEGIN {printf "%.1f", ns / 1e6}')"
 	sleep 0.3
 	figure "$1,start,kib" "$2" "$(private_kib "$started")"
-	grep -q 'sluice guest ready' "$TMP/out" || bad "$1,start" "$(tail -n 1 "$TMP/err")"
+	[[ $line == *'sluice guest ready'* ]] || bad "$1,start" "$(tail -n 1 "$TMP/err")"
 	stop "$started"
+	exec {fd}<&-
 }
 
 start() {
