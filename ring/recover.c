@@ -233,7 +233,7 @@ static int recover_packed(struct ring_device *dev, bool lossy, struct ring_devic
 	const uint32_t size = dev->cfg.size;
 	uint32_t at, n = 0, holes = 0;
 	bool wrap;
-	int rc = recover_driver(dev, &at, &wrap);
+	int rc = size ? recover_driver(dev, &at, &wrap) : -RING_EINVAL;
 
 	if (rc)
 		return rc;

@@ -219,10 +219,12 @@ int flash_open(const char *path, uint32_t *size, char why[VMM_WHY_MAX])
 	int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK), rc = 0;
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st))
-		rc = why_set(why, -errno, "--firmware vars=%.150s: %s", path, strerror(errno));
-	else if (!S_ISREG(st.st_mode) || !st.st_size || st.st_size % FLASH_BLOCK ||
-		 st.st_size > FLASH_MAX)
+	if (fd < 0)
+		return why_set(why, -errno, "--firmware vars=%.150s: %s", path, strerror(errno));
+	if (fstat(fd, &st))
+		st.st_size = 0;
+	if (!st.st_size || !S_ISREG(st.st_mode) || st.st_size % FLASH_BLOCK ||
+		st.st_size > FLASH_MAX)
 		rc = why_set(why, -EINVAL,
 			"--firmware vars=%.150s: a file of a multiple of 4 KiB, up to 4 MiB, would "
 			"do, "
@@ -230,13 +232,12 @@ int flash_open(const char *path, uint32_t *size, char why[VMM_WHY_MAX])
 			path);
 	else if (fcntl(fd, F_OFD_SETLK, &lock))
 		rc = why_set(why, -EBUSY, "--firmware vars=%.150s: in use by another guest", path);
-	if (!rc) {
-		*size = (uint32_t)st.st_size;
-		return fd;
-	}
-	if (fd >= 0)
+	if (rc) {
 		close(fd);
-	return rc;
+		return rc;
+	}
+	*size = (uint32_t)st.st_size;
+	return fd;
 }
 
 int flash_create(struct machine *m, int fd, uint32_t size, uint64_t end, char why[VMM_WHY_MAX])

@@ -154,11 +154,16 @@ static void put32(uint8_t *at, uint32_t v)
 	memcpy(at, &v, 4);
 }
 
+static void loader_name(uint8_t *at, const char *file)
+{
+	memcpy(at, file, strlen(file) + 1); /* shorter than FILE_NAME, all of them */
+}
+
 static void loader_alloc(struct loader *l, const char *file, uint32_t align, uint8_t zone)
 {
 	uint8_t *at = loader_entry(l, LOADER_ALLOC);
 
-	strcpy((char *)at, file);
+	loader_name(at, file);
 	put32(at + FILE_NAME, align);
 	at[FILE_NAME + 4] = zone;
 }
@@ -168,8 +173,8 @@ static void loader_pointer(struct loader *l, const char *file, uint32_t offset, 
 {
 	uint8_t *at = loader_entry(l, LOADER_PTR);
 
-	strcpy((char *)at, file);
-	strcpy((char *)at + FILE_NAME, FILE_TABLES);
+	loader_name(at, file);
+	loader_name(at + FILE_NAME, FILE_TABLES);
 	put32(at + 2 * FILE_NAME, offset);
 	at[2 * FILE_NAME + 4] = size;
 }
@@ -179,7 +184,7 @@ static void loader_sum(
 {
 	uint8_t *at = loader_entry(l, LOADER_SUM);
 
-	strcpy((char *)at, file);
+	loader_name(at, file);
 	put32(at + FILE_NAME, offset);
 	put32(at + FILE_NAME + 4, start);
 	put32(at + FILE_NAME + 8, len);
