@@ -106,7 +106,8 @@ static int queue_open(struct vhost_client *c, unsigned q)
 
 	vq->client = c;
 	vq->index = q;
-	vq->call_told = vq->enabled_told = -1;
+	vq->call_told = -1;
+	vq->enabled_told = -1;
 	vq->enabled = q / 2 < c->active || c->kind->ops.virtio_id != VIRTIO_ID_NET;
 	vq->call_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (vq->call_fd < 0)
@@ -203,7 +204,8 @@ static void queue_stopped(struct vhost_client *c, unsigned q)
 
 	vq->stopping = vq->drains = false;
 	vq->told = TOLD_NOTHING;
-	vq->call_told = vq->enabled_told = -1;
+	vq->call_told = -1;
+	vq->enabled_told = -1;
 }
 
 static bool queue_drained(struct vhost_client *c, unsigned q)

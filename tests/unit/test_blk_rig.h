@@ -53,7 +53,7 @@ static inline void rig_path(char path[128], const char *name)
 static inline void rig_file(const char *path, size_t size, int byte)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	char *data = malloc(size);
+	char *data = malloc(size + 1);
 
 	memset(data, byte, size);
 	CU_ASSERT_FATAL(fd >= 0 && write(fd, data, size) == (ssize_t)size);

@@ -174,6 +174,7 @@ static uint16_t file_find(const char *name, uint32_t *size)
 	uint8_t entry[64];
 	uint32_t n;
 
+	*size = 0;
 	pio_read(0x19, &n, 4);
 	n = be32toh(n);
 	CU_ASSERT_FATAL(n < 64);
@@ -194,7 +195,9 @@ static uint8_t *file_get(const char *name, uint32_t *size)
 	uint16_t key = file_find(name, size);
 	uint8_t *bytes = malloc(*size + 1);
 
-	CU_ASSERT_FATAL(key >= 0x20 && bytes);
+	if (!bytes)
+		abort();
+	CU_ASSERT_FATAL(key >= 0x20);
 	pio_read(key, bytes, *size);
 	return bytes;
 }
