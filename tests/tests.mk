@@ -109,6 +109,13 @@ $(LINUX_PROGRAMS): build/%: %.c
 	@mkdir -p $(@D)
 	$(CC) -D_GNU_SOURCE -std=gnu11 -O2 $(WARN) -static -o $@ $<
 
+# A boot sector, as the BIOS loads it.
+PROGRAMS += build/tests/linux/sector
+build/tests/linux/sector: tests/linux/sector.S
+	@mkdir -p $(@D)
+	$(CC) -m32 -c -o $@.o $<
+	ld -m elf_i386 -Ttext=0x7c00 --oformat=binary -o $@ $@.o
+
 # ---------------------------------------------------------------- the laboratory (tests/lab/README.md)
 
 ## lab           prepare the laboratory: a machine with hardware virtualization, emulated

@@ -178,6 +178,9 @@ static int session_lives(struct session *s)
 			return cli_fail("run", CLI_HOST, "%s", why);
 		session_loop(s);
 		end = machine_wait(s->m, -1);
+		/* on a PC a triple fault is a reset, and there are systems that reset by it */
+		if (end == MACHINE_TRIPLE_FAULT && s->opts->cfg.firmware)
+			end = MACHINE_RESET;
 		if (end != MACHINE_RESET || s->opts->no_reboot || *s->stopped_by)
 			return session_ended(s, end);
 		fprintf(stderr, "sluice: the guest reboots\n");

@@ -18,18 +18,14 @@ start() {
 	same "$name: status" $? 0
 }
 
-# A sector that says so through the BIOS, and turns the machine off.
-sector() {
-	printf '\xea\x05\x7c\x00\x00\x31\xc0\x8e\xd8\x8e\xd0\xbc\x00\x7c\xbe\x2d\x7c\xac\x84\xc0\x74\x09\xb4\x0e\xbb\x07\x00\xcd\x10\xeb\xf2'
-	printf '\xba\x04\x06\xb8\x00\x20\xef\xf4\xeb\xfd'
-	printf '\x90\x90\x90\x90BOOT SECTOR HERE\r\n\x00'
-}
 truncate -s 16M "$T/sector"
-sector | dd of="$T/sector" conv=notrunc status=none
-printf '\x55\xaa' | dd of="$T/sector" bs=1 seek=510 conv=notrunc status=none
+dd if=build/tests/linux/sector of="$T/sector" conv=notrunc status=none
 for model in ide virtio-blk; do
 	start "boot sector, $model" --disk "path=$T/sector,model=$model"
-	said "boot sector, $model: it ran" "BOOT SECTOR" "$T/out"
+	said "boot sector, $model: it ran" "BOOT SECTOR, LIFE 1" "$T/out"
+	said "boot sector, $model: reset by 0xCF9" "BOOT SECTOR, LIFE 2" "$T/out"
+	said "boot sector, $model: reset by the keyboard controller" "BOOT SECTOR, LIFE 3" "$T/out"
+	said "boot sector, $model: reset by a triple fault" "BOOT SECTOR, LIFE 4" "$T/out"
 	said "boot sector, $model: powered off" "powered off" "$T/out"
 done
 said "the tables by the table loader" "via xsdt" "$T/log"
