@@ -459,12 +459,14 @@ static void e1000_quiesce(struct device *d)
 	/* a card that could not be made whole has none */
 	if (e->net)
 		legacy_net_quiesce(e->net);
+	e1000_irq_quiesce(e);
 }
 
 static void e1000_resume(struct device *d)
 {
 	struct e1000 *e = (struct e1000 *)d;
 
+	e1000_irq_resume(e);
 	legacy_net_resume(e->net);
 	/* descriptors the guest gave before, that nobody will announce again */
 	legacy_net_kick(e->net);

@@ -154,7 +154,27 @@ static void wake_cancel(void *ctx)
 {
 	struct e1000 *e = ctx;
 
+	pthread_mutex_lock(&e->dev.lock);
+	e->wake_ns = 0;
 	io_timer_set(e->io, &e->wake_timer, 0);
+	pthread_mutex_unlock(&e->dev.lock);
+}
+
+void e1000_irq_quiesce(struct e1000 *e)
+{
+	pthread_mutex_lock(&e->dev.lock);
+	e->regs[REG_ICR / 4] |= e1000_interrupts_due(e);
+	e1000_interrupts_forget(e);
+	pthread_mutex_unlock(&e->dev.lock);
+	/* work posted before has run then */
+	io_thread_call(e->io, wake_cancel, e);
+}
+
+void e1000_irq_resume(struct e1000 *e)
+{
+	pthread_mutex_lock(&e->dev.lock);
+	e1000_irq_update(e);
+	pthread_mutex_unlock(&e->dev.lock);
 }
 
 void e1000_irq_init(struct e1000 *e, struct io_thread *io)

@@ -207,6 +207,9 @@ struct e1000_ring e1000_ring_get(const struct e1000 *e, unsigned base_reg);
 /* e1000_irq.c: fini from any thread but the I/O thread, when nothing raises interrupts any more. */
 void e1000_irq_init(struct e1000 *e, struct io_thread *io);
 void e1000_irq_fini(struct e1000 *e);
+/* Delays are over early, and no timer runs until it is resumed. Not from the I/O thread. */
+void e1000_irq_quiesce(struct e1000 *e);
+void e1000_irq_resume(struct e1000 *e);
 /* Adds causes and drives INTx. Everything below under the device's lock. */
 void e1000_interrupt(struct e1000 *e, uint32_t causes);
 /* A frame was sent whose descriptor asks for a delay; one was received. */

@@ -33,8 +33,7 @@ void e1000_save(struct device *d, struct state_writer *w)
 
 	state_section_begin(w, d->name, 1);
 	for (unsigned i = 0; i < E1000_REGS_SIZE / 4; i++)
-		/* a delay is not saved: it is over early */
-		state_put_u32(w, e->regs[i] | (i == REG_ICR / 4 ? e1000_interrupts_due(e) : 0));
+		state_put_u32(w, e->regs[i]);
 	for (unsigned i = 0; i < E1000_PHY_REGS; i++)
 		state_put_u16(w, e->phy[i]);
 	state_put_bytes(w, e->mac, sizeof(e->mac));
