@@ -23,10 +23,12 @@ static struct net_switch_port_info *ports_copy(unsigned *n)
 	struct net_switch_port_info *infos = NULL;
 
 	*n = 0;
+	pthread_mutex_lock(&lock);
 	if (published)
 		infos = calloc(NET_SWITCH_PORTS_MAX, sizeof(*infos));
 	if (infos)
 		*n = net_switch_ports_get(published, infos, NET_SWITCH_PORTS_MAX);
+	pthread_mutex_unlock(&lock);
 	if (*n > NET_SWITCH_PORTS_MAX)
 		*n = NET_SWITCH_PORTS_MAX;
 	return infos;
@@ -40,9 +42,7 @@ static int ports_list(const char *command, const char *params, struct rte_tel_da
 	(void)command;
 	(void)params;
 	rte_tel_data_start_array(d, RTE_TEL_STRING_VAL);
-	pthread_mutex_lock(&lock);
 	infos = ports_copy(&n);
-	pthread_mutex_unlock(&lock);
 	for (unsigned i = 0; i < n; i++)
 		rte_tel_data_add_array_string(d, infos[i].options.name);
 	free(infos);
@@ -85,9 +85,7 @@ static int port_show(const char *command, const char *params, struct rte_tel_dat
 	(void)command;
 	if (!params)
 		return -EINVAL;
-	pthread_mutex_lock(&lock);
 	infos = ports_copy(&n);
-	pthread_mutex_unlock(&lock);
 	for (unsigned i = 0; i < n && rc; i++) {
 		if (strcmp(infos[i].options.name, params) != 0)
 			continue;

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "vmm/vmm.h"
+#include "tests/fuzz/fuzz_machine_rig.h"
 
 #define OPERATIONS_MAX 2048u
 #define IMAGE          0x10000u
@@ -26,8 +26,7 @@ static struct machine *fuzz_machine(void)
 	int fd;
 
 	if (m) {
-		if (machine_reset(m, why) || machine_resume(m))
-			abort();
+		fuzz_machine_again(m);
 		return m;
 	}
 	fd = memfd_create("image", MFD_CLOEXEC);
@@ -42,22 +41,6 @@ static struct machine *fuzz_machine(void)
 		abort();
 	close(fd);
 	return m;
-}
-
-static void fuzz_save_load(struct machine *m)
-{
-	struct state_writer w = {0};
-	struct state_reader r;
-	char why[VMM_WHY_MAX];
-
-	machine_pause(m);
-	if (machine_save(m, &w))
-		abort();
-	state_reader_init(&r, w.data, w.len);
-	if (machine_load(m, &r, why))
-		abort();
-	machine_resume(m);
-	state_writer_free(&w);
 }
 
 /* A DMA request in guest memory is what it was made of: the input's own bytes. */

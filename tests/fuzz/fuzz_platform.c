@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "vmm/vmm.h"
+#include "tests/fuzz/fuzz_machine_rig.h"
 
 #define OPERATIONS_MAX 2048u
 
@@ -19,8 +19,7 @@ static struct machine *fuzz_machine(void)
 	char why[VMM_WHY_MAX];
 
 	if (m) {
-		if (machine_reset(m, why) || machine_resume(m))
-			abort();
+		fuzz_machine_again(m);
 		return m;
 	}
 	machine_config_init(&cfg);
@@ -29,22 +28,6 @@ static struct machine *fuzz_machine(void)
 	if (machine_create(&m, &cfg, why))
 		abort();
 	return m;
-}
-
-static void fuzz_save_load(struct machine *m)
-{
-	struct state_writer w = {0};
-	struct state_reader r;
-	char why[VMM_WHY_MAX];
-
-	machine_pause(m);
-	if (machine_save(m, &w))
-		abort();
-	state_reader_init(&r, w.data, w.len);
-	if (machine_load(m, &r, why))
-		abort();
-	machine_resume(m);
-	state_writer_free(&w);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -42,7 +42,7 @@ static void image_make(size_t size)
 	free(bytes);
 }
 
-static int machine_try(size_t size, int log)
+static int machine_try(size_t size, int log, const char *vars_path)
 {
 	struct machine_config cfg;
 	int rc;
@@ -54,6 +54,7 @@ static int machine_try(size_t size, int log)
 	cfg.cpus = 3;
 	cfg.firmware = path;
 	cfg.firmware_log = log;
+	cfg.firmware_vars = vars_path;
 	rc = machine_create(&m, &cfg, why);
 	unlink(path);
 	return rc;
@@ -61,7 +62,7 @@ static int machine_try(size_t size, int log)
 
 static void machine_open(void)
 {
-	CU_ASSERT_EQUAL_FATAL(machine_try(IMAGE, -1), 0);
+	CU_ASSERT_EQUAL_FATAL(machine_try(IMAGE, -1, NULL), 0);
 }
 
 static void *ram(uint64_t gpa, uint64_t len)
@@ -78,12 +79,12 @@ static void test_sizes(void)
 	static const size_t bad[] = {0, 1, 0xf000, 0xffff, 0x10001, 0xc01000};
 
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-		CU_ASSERT_EQUAL_FATAL(machine_try(good[i], -1), 0);
+		CU_ASSERT_EQUAL_FATAL(machine_try(good[i], -1, NULL), 0);
 		CU_ASSERT_EQUAL(machine_mmio_read(m, 0xfffff, 1), image_byte(good[i] - 1));
 		machine_destroy(m);
 	}
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		CU_ASSERT_EQUAL(machine_try(bad[i], -1), -EINVAL);
+		CU_ASSERT_EQUAL(machine_try(bad[i], -1, NULL), -EINVAL);
 		CU_ASSERT_PTR_NOT_NULL(strstr(why, "64 KiB to 12 MiB"));
 	}
 }
@@ -370,7 +371,7 @@ static void test_said(void)
 	int pipe_fd[2];
 
 	CU_ASSERT_FATAL(pipe2(pipe_fd, O_CLOEXEC | O_NONBLOCK) == 0);
-	CU_ASSERT_EQUAL_FATAL(machine_try(IMAGE, pipe_fd[1]), 0);
+	CU_ASSERT_EQUAL_FATAL(machine_try(IMAGE, pipe_fd[1], NULL), 0);
 	CU_ASSERT_EQUAL(machine_port_read(m, 0x402, 1), 0xe9);
 	machine_port_write(m, 0x402, 'h', 1);
 	machine_port_write(m, 0x402, 'i', 1);
@@ -409,18 +410,7 @@ static char vars[64];
 
 static int vars_machine(void)
 {
-	struct machine_config cfg;
-	int rc;
-
-	image_make(IMAGE);
-	machine_config_init(&cfg);
-	cfg.no_kvm = true;
-	cfg.memory = MEMORY;
-	cfg.firmware = path;
-	cfg.firmware_vars = vars;
-	rc = machine_create(&m, &cfg, why);
-	unlink(path);
-	return rc;
+	return machine_try(IMAGE, -1, vars);
 }
 
 static void vars_make(size_t size)
