@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A DPDK ethernet device as a port: polled, in bursts. Frames are copied between its packet buffers
- * and whoever sends or receives; what of checksums and segmentation is left to do is done before
- * (no offloads are offered, so that any driver will do).
+ * A DPDK ethernet device as a port: polled, in bursts. What it received is lent to the switch in its
+ * packet buffers: copied once, into a guest's memory, or not at all, when another such device sends
+ * it. What guests send is copied into packet buffers: a device is done with them later, and a guest
+ * gets its own back at once. Checksums and segmentation that are left to do are done before (no
+ * offloads are offered, so that any driver will do).
  */
 #include <errno.h>
 #include <rte_ethdev.h>
@@ -18,12 +20,21 @@
 #define POOL_CACHE  256u
 #define POOL_SPARE  2048u
 
+/* What is lent of a queue's. */
+struct dpdk_lent {
+	_Alignas(NET_CACHE_LINE) struct rte_mbuf *m[NET_LEND_MAX];
+	unsigned n;
+};
+
 struct dpdk_port {
 	struct net_port port;
 	uint16_t id;
 	struct rte_device *device;
 	struct rte_mempool *pool;
+	struct dpdk_lent lent[NET_QUEUES_MAX];
 };
+
+static const struct net_ops dpdk_ops;
 
 static struct dpdk_port *of(const struct net_port *port)
 {
@@ -67,6 +78,17 @@ static struct rte_mbuf *mbuf_make(struct dpdk_port *d, const struct net_packet *
 	return first;
 }
 
+/* A frame that a device of DPDK's lends goes on as it is: one holder more. */
+static struct rte_mbuf *mbuf_of(struct dpdk_port *d, const struct net_packet *pkt)
+{
+	struct rte_mbuf *m = pkt->owner;
+
+	if (pkt->lender != &dpdk_ops)
+		return mbuf_make(d, pkt);
+	rte_mbuf_refcnt_update(m, 1);
+	return m;
+}
+
 static unsigned dpdk_send(
 	struct net_port *port, unsigned queue, struct net_packet *const *pkts, unsigned n)
 {
@@ -79,7 +101,7 @@ static unsigned dpdk_send(
 
 	if (n > BURST)
 		n = BURST;
-	while (made < n && (m[made] = mbuf_make(d, pkts[made])))
+	while (made < n && (m[made] = mbuf_of(d, pkts[made])))
 		made++;
 	sent = rte_eth_tx_burst(d->id, (uint16_t)queue, m, (uint16_t)made);
 	for (unsigned i = sent; i < made; i++)
@@ -131,6 +153,53 @@ static unsigned dpdk_receive(
 	return done;
 }
 
+static unsigned dpdk_lend(struct net_port *port, unsigned queue, struct net_packet *pkts,
+	struct iovec *segs, unsigned n)
+{
+	struct dpdk_port *d = of(port);
+	struct net_counters *c = &port->counters[queue].c;
+	struct dpdk_lent *lent = &d->lent[queue];
+	uint64_t bytes = 0, dropped = 0;
+	unsigned done = 0;
+	uint16_t got;
+
+	got = rte_eth_rx_burst(
+		d->id, (uint16_t)queue, lent->m, (uint16_t)(n < NET_LEND_MAX ? n : NET_LEND_MAX));
+	for (unsigned i = 0; i < got; i++) {
+		struct rte_mbuf *m = lent->m[i];
+
+		if (m->pkt_len > NET_FRAME_MAX || m->pkt_len < NET_FRAME_MIN ||
+			rte_pktmbuf_linearize(m)) {
+			dropped++;
+			continue;
+		}
+		segs[done] = (struct iovec){rte_pktmbuf_mtod(m, void *), m->pkt_len};
+		pkts[done] = (struct net_packet){
+			.segs = &segs[done],
+			.nsegs = 1,
+			.len = m->pkt_len,
+			.owner = m,
+			.lender = &dpdk_ops,
+		};
+		bytes += m->pkt_len;
+		done++;
+	}
+	lent->n = got;
+	if (!done)
+		rte_pktmbuf_free_bulk(lent->m, got); /* nobody comes to give them back */
+	net_count(&c->rx_packets, done);
+	net_count(&c->rx_bytes, bytes);
+	net_count(&c->rx_dropped, dropped);
+	return done;
+}
+
+static void dpdk_lent_back(struct net_port *port, unsigned queue)
+{
+	struct dpdk_lent *lent = &of(port)->lent[queue];
+
+	rte_pktmbuf_free_bulk(lent->m, lent->n);
+}
+
 /* Only asking tells. */
 static bool dpdk_rx_ready(const struct net_port *port, unsigned queue)
 {
@@ -164,6 +233,8 @@ static const struct net_ops dpdk_ops = {
 	.kind = "dpdk",
 	.send = dpdk_send,
 	.receive = dpdk_receive,
+	.lend = dpdk_lend,
+	.lent_back = dpdk_lent_back,
 	.rx_ready = dpdk_rx_ready,
 	.link = dpdk_link,
 	.close = dpdk_close,

@@ -14,9 +14,12 @@
 #define ETHER_LOCAL_1 0x88b5
 #define SOURCE_SEQ_AT 14u
 
+/* A source whose frames nobody writes a hook for. */
+#define MEM_SOURCE_LENDING (NET_MEM_ECHO + 1)
+
 struct mem_queue {
 	_Alignas(NET_CACHE_LINE) uint64_t seq; /* source: number of the next frame */
-	uint8_t *frame;                        /* source: what frames look like */
+	uint8_t *frames;                       /* source: as many as are lent at a time */
 	struct net_fifo fifo;                  /* echo */
 };
 
@@ -100,6 +103,17 @@ static unsigned mem_receive_echo(
 	return done;
 }
 
+/* The next frame, in the i-th place. */
+static uint8_t *source_next(struct mem_queue *q, unsigned i, uint32_t len)
+{
+	uint8_t *frame = q->frames + (size_t)i * len;
+
+	if (len >= SOURCE_SEQ_AT + sizeof(q->seq))
+		memcpy(frame + SOURCE_SEQ_AT, &q->seq, sizeof(q->seq));
+	q->seq++;
+	return frame;
+}
+
 /* The frames nobody wrote a hook for: broadcast, numbered. */
 static uint32_t source_frame(struct mem_port *m, unsigned queue, struct net_buffer *buf)
 {
@@ -108,10 +122,7 @@ static uint32_t source_frame(struct mem_port *m, unsigned queue, struct net_buff
 
 	if (len > buf->room)
 		return len;
-	if (len >= SOURCE_SEQ_AT + sizeof(q->seq))
-		memcpy(q->frame + SOURCE_SEQ_AT, &q->seq, sizeof(q->seq));
-	q->seq++;
-	return net_segs_scatter(buf->segs, buf->nsegs, 0, q->frame, len);
+	return net_segs_scatter(buf->segs, buf->nsegs, 0, source_next(q, 0, len), len);
 }
 
 /* A hook may ask for work the receiver did not accept: checksums are finished. */
@@ -164,6 +175,31 @@ static unsigned mem_receive_source(
 	return done;
 }
 
+static unsigned mem_lend_source(struct net_port *port, unsigned queue, struct net_packet *pkts,
+	struct iovec *segs, unsigned n)
+{
+	struct mem_port *m = mem_of(port);
+	struct net_counters *c = &port->counters[queue].c;
+	const uint32_t len = m->opts.frame_len;
+
+	if (n > NET_LEND_MAX)
+		n = NET_LEND_MAX;
+	for (unsigned i = 0; i < n; i++) {
+		segs[i] = (struct iovec){source_next(&m->queue[queue], i, len), len};
+		pkts[i] = (struct net_packet){.segs = &segs[i], .nsegs = 1, .len = len};
+	}
+	net_count(&c->rx_packets, n);
+	net_count(&c->rx_bytes, (uint64_t)n * len);
+	return n;
+}
+
+/* They are written anew when they are lent again. */
+static void mem_lent_back(struct net_port *port, unsigned queue)
+{
+	(void)port;
+	(void)queue;
+}
+
 /* ------------------------------------------------------------------ the rest */
 
 static bool mem_ready_never(const struct net_port *port, unsigned queue)
@@ -191,7 +227,7 @@ static void mem_close(struct net_port *port)
 
 	for (unsigned q = 0; q < port->queues; q++) {
 		net_fifo_destroy(&m->queue[q].fifo);
-		free(m->queue[q].frame);
+		free(m->queue[q].frames);
 	}
 	free(m);
 }
@@ -205,6 +241,13 @@ static const struct net_ops mem_ops[] = {
 	[NET_MEM_SOURCE] = {.kind = "source",
 		.send = mem_send_sink,
 		.receive = mem_receive_source,
+		.rx_ready = mem_ready_always,
+		.close = mem_close},
+	[MEM_SOURCE_LENDING] = {.kind = "source",
+		.send = mem_send_sink,
+		.receive = mem_receive_source,
+		.lend = mem_lend_source,
+		.lent_back = mem_lent_back,
 		.rx_ready = mem_ready_always,
 		.close = mem_close},
 	[NET_MEM_ECHO] = {.kind = "echo",
@@ -222,12 +265,16 @@ static int mem_queue_init(struct mem_port *m, struct mem_queue *q)
 		return net_fifo_init(&q->fifo);
 	if (m->opts.kind != NET_MEM_SOURCE)
 		return 0;
-	q->frame = calloc(1, m->opts.frame_len);
-	if (!q->frame)
+	q->frames = calloc(NET_LEND_MAX, m->opts.frame_len);
+	if (!q->frames)
 		return -ENOMEM;
-	memset(q->frame, 0xff, 6);
-	memcpy(q->frame + 6, source_mac, 6);
-	net_put16(q->frame + 12, ETHER_LOCAL_1);
+	for (unsigned i = 0; i < NET_LEND_MAX; i++) {
+		uint8_t *frame = q->frames + (size_t)i * m->opts.frame_len;
+
+		memset(frame, 0xff, 6);
+		memcpy(frame + 6, source_mac, 6);
+		net_put16(frame + 12, ETHER_LOCAL_1);
+	}
 	return 0;
 }
 
@@ -251,7 +298,10 @@ int net_mem_open(struct net_port **out, const struct net_mem_options *opts, char
 		return net_why(why, -ENOMEM, "%s: no memory", mem_ops[opts->kind].kind);
 	if (opts->kind == NET_MEM_ECHO)
 		offloads &= ~(uint32_t)NET_OFFLOAD_UFO;
-	net_port_init(&m->port, &mem_ops[opts->kind], opts->queues, offloads);
+	net_port_init(&m->port,
+		&mem_ops[opts->kind == NET_MEM_SOURCE && !opts->fill ? MEM_SOURCE_LENDING
+								     : (unsigned)opts->kind],
+		opts->queues, offloads);
 	m->opts = *opts;
 	if (!m->opts.frame_len)
 		m->opts.frame_len = SOURCE_LEN_DEFAULT;

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #define NET_CACHE_LINE 64u
+#define NET_LEND_MAX   64u
 
 #define NET_OFFLOAD_ALL                                                                            \
 	(NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6 | NET_OFFLOAD_ECN |                \
@@ -26,6 +27,15 @@ struct net_ops {
 		struct net_port *port, unsigned queue, struct net_packet *const *pkts, unsigned n);
 	unsigned (*receive)(
 		struct net_port *port, unsigned queue, struct net_buffer *bufs, unsigned n);
+	/*
+	 * Without a copy: up to n received frames (at most NET_LEND_MAX) where the port has them, one
+	 * segment each. They are read only, and good until lent_back(), which comes before the next
+	 * lend(). A port of the same kind may know them by lender and owner, and send them on as they
+	 * are. NULL: it lends none.
+	 */
+	unsigned (*lend)(struct net_port *port, unsigned queue, struct net_packet *pkts,
+		struct iovec *segs, unsigned n);
+	void (*lent_back)(struct net_port *port, unsigned queue);
 	int (*fd)(const struct net_port *port, unsigned queue);
 	int (*tx_fd)(const struct net_port *port, unsigned queue);
 	bool (*rx_ready)(const struct net_port *port, unsigned queue);

@@ -69,6 +69,7 @@ struct net_packet {
 	struct net_vnet_hdr hdr;
 	void (*release)(struct net_packet *pkt);
 	void *owner;
+	const void *lender; /* the folder's own: whose frame it is while it is lent (net_priv.h) */
 };
 
 /* Room for one received frame: filled by the port. */

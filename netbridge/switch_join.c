@@ -7,6 +7,9 @@
 #include "netbridge/switch_priv.h"
 
 #define JOIN_BATCH SWITCH_BATCH
+
+_Static_assert(JOIN_BATCH <= NET_LEND_MAX, "no more is lent at a time");
+
 #define EVENTS     64
 
 /* ------------------------------------------------------------------ receiving */
@@ -57,32 +60,45 @@ bool switch_join_ready(const struct switch_port *p)
 	return false;
 }
 
+/* Frames into memory of the worker's. */
+static unsigned frames_receive(struct switch_worker *w, struct net_port *join, unsigned q)
+{
+	unsigned n;
+
+	for (unsigned i = 0; i < JOIN_BATCH; i++) {
+		w->in_segs[i] =
+			(struct iovec){w->memory + (size_t)i * NET_FRAME_MAX, NET_FRAME_MAX};
+		w->buffers[i] = (struct net_buffer){
+			.segs = &w->in_segs[i], .nsegs = 1, .room = NET_FRAME_MAX};
+	}
+	n = net_port_receive(join, q, w->buffers, JOIN_BATCH);
+	for (unsigned i = 0; i < n; i++) {
+		w->in_segs[i].iov_len = w->buffers[i].len;
+		w->in[i] = (struct net_packet){
+			.segs = &w->in_segs[i],
+			.nsegs = 1,
+			.len = w->buffers[i].len,
+			.hdr = w->buffers[i].hdr,
+		};
+	}
+	return n;
+}
+
 unsigned switch_join_poll(struct switch_worker *w, struct switch_port *p)
 {
+	const struct net_ops *ops = p->join->ops;
 	unsigned total = 0, n;
 
 	for (unsigned q = 0; q < p->queues; q++) {
 		if (!queue_due(p, q))
 			continue;
-		for (unsigned i = 0; i < JOIN_BATCH; i++) {
-			w->in_segs[i] = (struct iovec){
-				w->memory + (size_t)i * NET_FRAME_MAX, NET_FRAME_MAX};
-			w->buffers[i] = (struct net_buffer){
-				.segs = &w->in_segs[i], .nsegs = 1, .room = NET_FRAME_MAX};
-		}
-		n = net_port_receive(p->join, q, w->buffers, JOIN_BATCH);
+		n = ops->lend ? ops->lend(p->join, q, w->in, w->in_segs, JOIN_BATCH)
+			      : frames_receive(w, p->join, q);
 		p->q[q].hot = n > 0;
-		for (unsigned i = 0; i < n; i++) {
-			w->in_segs[i].iov_len = w->buffers[i].len;
-			w->in[i] = (struct net_packet){
-				.segs = &w->in_segs[i],
-				.nsegs = 1,
-				.len = w->buffers[i].len,
-				.hdr = w->buffers[i].hdr,
-			};
-		}
 		if (n)
 			switch_forward(w, p, w->in_list, n);
+		if (n && ops->lend)
+			ops->lent_back(p->join, q);
 		total += n;
 	}
 	return total;

@@ -58,7 +58,7 @@ in_turn() {
 	shift 3
 	local -a who=("$@")
 	n=$#
-	for i in $(seq "$n"); do "$what" "${who[(i + round) % n]}" "$round" "$argument"; done
+	for i in $(seq "$n"); do steady "$what" "${who[(i + round) % n]}" "$round" "$argument"; done
 }
 
 # result JOB: the guest's line

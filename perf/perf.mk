@@ -8,12 +8,17 @@ $(B)/sluice-bench: $(call obj,$(BENCH_SRC)) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .PHONY: perf-vhost perf perf-regress
-PROGRAMS  += $(B)/perf/wire
+PROGRAMS  += $(B)/perf/wire $(B)/perf/distance
 
 # What is at the other end of a tap for monitors that are not this one.
 $(B)/perf/wire: $(B)/obj/perf/wire/wire.o
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^
+
+# How far apart the processors are just now.
+$(B)/perf/distance: $(B)/obj/perf/distance/distance.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ -pthread
 
 ## perf          this monitor against QEMU with KVM, as ratios; JSON and a page in build/perf-monitors (25 minutes)
 perf: deps

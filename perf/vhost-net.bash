@@ -21,7 +21,7 @@ pmd() {
 	: >"$TMP/$name.log"
 	# shellcheck disable=SC2086
 	timeout 60 stdbuf -oL dpdk-testpmd --no-huge -m 256 --no-pci --no-telemetry --file-prefix "$PREFIX-$name" \
-		-l 0,1 --main-lcore $((1 - core)) "$@" -- -i --disable-link-check --total-num-mbufs=16384 --forward-mode=$mode <"$TMP/$name.in" >"$TMP/$name.log" 2>&1 &
+		-l 0,1 --main-lcore $((1 - core)) "$@" -- -i --disable-link-check --total-num-mbufs=16384 --mbcache=512 --forward-mode=$mode <"$TMP/$name.in" >"$TMP/$name.log" 2>&1 &
 	PMD_PID[$name]=$!
 	children+=($!)
 	exec {fd}>"$TMP/$name.in"
@@ -247,9 +247,9 @@ net_round() {
 	local ring direction who
 	for ring in split packed; do
 		for direction in in out; do
-			for who in $ONE; do one "$who" $direction $ring "$1"; done
+			for who in $ONE; do steady one "$who" $direction $ring "$1"; done
 		done
-		for who in $TWO; do two "$who" $ring "$1"; done
+		for who in $TWO; do steady two "$who" $ring "$1"; done
 	done
 }
 net_report() {

@@ -81,7 +81,7 @@ disk_measure() {
 disk_round() {
 	local n=${#CONTENDERS[@]} i
 	for i in $(seq "$n"); do
-		disk_measure "${CONTENDERS[(i + $1) % n]}" "$@"
+		steady disk_measure "${CONTENDERS[(i + $1) % n]}" "$@"
 	done
 }
 

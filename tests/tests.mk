@@ -20,7 +20,11 @@ $(B)/libfrontend.a: $(call obj,$(wildcard frontend-drivers/common/*.c))
 
 $(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/libfrontend.a $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd -lcunit
+	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd -lcunit $(UNIT_LIBS)
+
+# Of all tests the one that is linked with DPDK.
+$(B)/unit/test_net_dpdk: $(B)/libnetdpdk.a $(LIBS)
+$(B)/unit/test_net_dpdk: UNIT_LIBS = $(B)/libnetdpdk.a $(B)/libnetbridge.a $(DPDK_LIBS)
 
 ## check         everything: set-up, build with gcc and clang, linters, model, unit tests (also under
 ##               the sanitizers), corpora, integration; ends with the line N passed, N failed, N skipped
