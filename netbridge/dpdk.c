@@ -22,6 +22,8 @@ static struct {
 	bool up;
 	bool files; /* has a folder of its own */
 	char prefix[PREFIX_MAX];
+	char *args[ARGS_MAX]; /* EAL may look at them for as long as it lives */
+	int nargs;
 } dpdk;
 
 struct arguments {
@@ -89,8 +91,8 @@ int net_dpdk_init(const struct net_dpdk_options *o, char why[NET_WHY_MAX])
 	for (int i = 0; o->args && o->args[i]; i++)
 		argument(&a, o->args[i]);
 	/* EAL permutes its vector */
-	for (int i = 0; i < a.n; i++)
-		argv[i] = strdup(a.v[i]);
+	for (dpdk.nargs = 0; dpdk.nargs < a.n; dpdk.nargs++)
+		argv[dpdk.nargs] = dpdk.args[dpdk.nargs] = strdup(a.v[dpdk.nargs]);
 	argv[a.n] = NULL;
 	rte_log_set_global_level(RTE_LOG_CRIT);
 	rc = rte_eal_init(a.n, argv);
@@ -111,6 +113,8 @@ void net_dpdk_exit(void)
 	if (!dpdk.up)
 		return;
 	rte_eal_cleanup();
+	while (dpdk.nargs)
+		free(dpdk.args[--dpdk.nargs]);
 	dpdk.up = false;
 	if (!dpdk.files)
 		return;
