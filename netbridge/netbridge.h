@@ -340,8 +340,8 @@ struct net_switch_options {
 	unsigned workers;  /* 1 .. NET_SWITCH_WORKERS_MAX */
 	unsigned macs;     /* entries of the MAC table; 0: 16,384 */
 	unsigned ageing_s; /* 0: 300 (802.1Q table 8-3) */
-	/* Frames were put into a worker's queue while it may sleep: wake it. Any worker's thread.
-	 */
+	/* Frames were put into a worker's queue, or it was given a port, while it may sleep: wake
+	 * it. Any worker's thread, and those that add ports. */
 	void (*wake)(void *ctx, unsigned worker);
 	void *ctx;
 };

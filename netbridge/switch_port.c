@@ -210,6 +210,9 @@ int net_switch_port_add(struct net_switch *sw, const struct net_switch_port_opti
 	pthread_mutex_lock(&sw->control);
 	err = port_add(sw, opts, &p, why);
 	pthread_mutex_unlock(&sw->control);
+	/* its worker may have gone to sleep without it, and a port that is polled wakes nobody */
+	if (p && p->join && sw->o.wake)
+		sw->o.wake(sw->o.ctx, opts->worker);
 	if (p && out)
 		*out = p->join ? NULL : &p->port;
 	return err;

@@ -8,7 +8,7 @@ BRIDGE=build/sluice-bridge
 D=$PWD/$TMP
 ns=sluice-br-$$
 # DPDK's programs leave the folder of their prefix behind.
-trap 'ip netns del $ns 2>/dev/null; ip netns del $ns-b 2>/dev/null; cleanup; rm -rf /var/run/dpdk/"$ns"*' EXIT
+trap '[ -z "${reserved:-}" ] || echo "$reserved" >/proc/sys/vm/nr_hugepages; ip netns del $ns 2>/dev/null; ip netns del $ns-b 2>/dev/null; cleanup; rm -rf /var/run/dpdk/"$ns"*' EXIT
 
 # ------------------------------------------------------------------ the command line
 
@@ -226,6 +226,26 @@ if command -v dpdk-testpmd >/dev/null; then
 else
 	skip "testpmd" "dpdk-testpmd is not installed"
 fi
+
+# ------------------------------------------------------------------ on huge pages
+
+pages=/proc/sys/vm/nr_hugepages
+free_pages() { sed -n 's/^HugePages_Free: *//p' /proc/meminfo; }
+reserved=$(cat $pages)
+if { echo $((reserved + 100)) >$pages; } 2>/dev/null && [ "$(cat $pages)" = $((reserved + 100)) ]; then
+	before=$(free_pages)
+	"$BRIDGE" --memory 128 --file-prefix "$ns-huge" --control "$D/control" --port mem=source --port mem=sink 2>"$TMP/huge.log" </dev/null &
+	bridge=$!
+	children+=("$bridge")
+	check "on huge pages: it runs" wait_for grep -q "^sluice-bridge: ready" "$TMP/huge.log"
+	check "on huge pages: they are in use" [ "$(free_pages)" -lt "$before" ]
+	check "on huge pages: frames" wait_for sh -c 'curl -sS --unix-socket "$1" http://x/ports/port1 | jq -e ".counters.tx_packets > 1000"' sh "$D/control"
+	stop "on huge pages"
+	check "on huge pages: all are given back" [ "$(free_pages)" = "$before" ]
+else
+	skip "on huge pages" "the kernel reserves none"
+fi
+{ echo "$reserved" >$pages; } 2>/dev/null
 
 # ------------------------------------------------------------------ taps in namespaces
 

@@ -678,6 +678,33 @@ static void test_joined(void)
 	rig_close(&r);
 }
 
+static void woken(void *ctx, unsigned worker)
+{
+	((unsigned *)ctx)[worker]++;
+}
+
+/* A port that is polled, for a worker that sleeps already. */
+static void test_joined_asleep(void)
+{
+	const struct net_mem_options source = {.kind = NET_MEM_SOURCE, .queues = 1};
+	struct net_switch_port_options o = {.name = "source", .worker = 1};
+	unsigned wakes[2] = {0};
+	const struct net_switch_options two = {.workers = 2, .wake = woken, .ctx = wakes};
+	struct net_switch *sw;
+
+	CU_ASSERT_EQUAL_FATAL(net_switch_create(&sw, &two, why), 0);
+	CU_ASSERT_FALSE(net_switch_sleep(sw, 0));
+	CU_ASSERT_FALSE(net_switch_sleep(sw, 1));
+	CU_ASSERT_EQUAL_FATAL(net_mem_open(&o.join, &source, why), 0);
+	CU_ASSERT_EQUAL_FATAL(net_switch_port_add(sw, &o, NULL, why), 0);
+	CU_ASSERT_EQUAL(wakes[0], 0);
+	CU_ASSERT_EQUAL(wakes[1], 1);
+	CU_ASSERT_TRUE(net_switch_poll(sw, 1) > 0);
+	CU_ASSERT_TRUE(net_switch_sleep(sw, 1));
+	CU_ASSERT_EQUAL(net_switch_port_remove(sw, "source"), 0);
+	net_switch_destroy(sw);
+}
+
 static const struct unit_case cases[] = {
 	{"learning, moving, forgetting", test_learning},
 	{"ageing", test_ageing},
@@ -691,6 +718,7 @@ static const struct unit_case cases[] = {
 	{"frames handed over", test_taker},
 	{"offloads", test_offloads},
 	{"joined ports", test_joined},
+	{"a joined port for a sleeper", test_joined_asleep},
 };
 
 UNIT_MAIN("switch", cases)
