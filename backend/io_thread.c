@@ -24,6 +24,8 @@
 #define LEAN_GAP_NS      64000u   /* some times what a sleep and a wake-up cost */
 #define LEAN_GAP_MAX_NS  1000000u /* no pause counts for more */
 #define LEAN_SHARE       10u
+#define OVERDUE_TIMES    8u
+#define OVERDUE_MIN_NS   30000u
 #define LEAN_WEIGHT      8u /* of all before, against the newest */
 
 static _Thread_local const struct io_thread *io_current;
@@ -362,6 +364,8 @@ static void io_window_missed(struct io_thread *io, uint64_t idle_since)
 {
 	counter_add(&io->poll_misses, 1);
 	counter_add(&io->idle_ns, io->now_ns - idle_since);
+	if (io->now_ns - idle_since < io->window_ns)
+		return; /* given up early, as overdue */
 	if (io->window_ns * 2 >= io->window_max_ns && ++io->misses >= CROWDED_MISSES)
 		io_window_crowded(io);
 }
@@ -405,12 +409,20 @@ static void io_pause_end(struct io_thread *io, uint64_t now_ns)
 /*
  * Pauses that are long beside what a sleep costs, and beside the work between them, are slept
  * through: polling would be most of what the thread does, to save little.
+ *
+ * One that is many times as long as they are is no pause: who is to bring the work may be waiting
+ * for this very processor.
  */
 static uint64_t io_window(const struct io_thread *io)
 {
 	bool lean = io->pause_ns > LEAN_GAP_NS && io->pause_ns > LEAN_SHARE * io->busy_ns;
+	uint64_t overdue = OVERDUE_TIMES * io->pause_ns;
 
-	return lean ? 0 : io->window_ns;
+	if (lean)
+		return 0;
+	if (overdue < OVERDUE_MIN_NS)
+		overdue = OVERDUE_MIN_NS;
+	return overdue < io->window_ns ? overdue : io->window_ns;
 }
 
 static void io_sleep(struct io_thread *io)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A DPDK ethernet device as a port: polled, in bursts. What it received is lent to the switch in its
- * packet buffers: copied once, into a guest's memory, or not at all, when another such device sends
- * it. What guests send is copied into packet buffers: a device is done with them later, and a guest
- * gets its own back at once. Checksums and segmentation that are left to do are done before (no
- * offloads are offered, so that any driver will do).
+ * A DPDK ethernet device as a port: polled, in bursts. What it received is lent to the switch in
+ * its packet buffers: copied once, into a guest's memory, or not at all, when another such device
+ * sends it. What guests send is copied into packet buffers: a device is done with them later, and a
+ * guest gets its own back at once. Checksums and segmentation that are left to do are done before
+ * (no offloads are offered, so that any driver will do).
  */
 #include <errno.h>
 #include <rte_ethdev.h>

@@ -28,10 +28,10 @@ struct net_ops {
 	unsigned (*receive)(
 		struct net_port *port, unsigned queue, struct net_buffer *bufs, unsigned n);
 	/*
-	 * Without a copy: up to n received frames (at most NET_LEND_MAX) where the port has them, one
-	 * segment each. They are read only, and good until lent_back(), which comes before the next
-	 * lend(). A port of the same kind may know them by lender and owner, and send them on as they
-	 * are. NULL: it lends none.
+	 * Without a copy: up to n received frames (at most NET_LEND_MAX) where the port has them,
+	 * one segment each. They are read only, and good until lent_back(), which comes before the
+	 * next lend(). A port of the same kind may know them by lender and owner, and send them on
+	 * as they are. NULL: it lends none.
 	 */
 	unsigned (*lend)(struct net_port *port, unsigned queue, struct net_packet *pkts,
 		struct iovec *segs, unsigned n);

@@ -10,7 +10,7 @@
 
 _Static_assert(JOIN_BATCH <= NET_LEND_MAX, "no more is lent at a time");
 
-#define EVENTS     64
+#define EVENTS 64
 
 /* ------------------------------------------------------------------ receiving */
 

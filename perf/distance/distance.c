@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * distance: how far apart the first two processors are that this process may use, as the nanoseconds
- * that a cache line takes from one to the other and back.
+ * distance: how far apart the first two processors are that this process may use, as the
+ * nanoseconds that a cache line takes from one to the other and back.
  *
- * Below a host that moves virtual processors about, this changes from second to second: two that share
- * a cache are 60 to 90 ns apart, two that do not 350 ns and more, and whatever passes lines between
- * them (every ring) follows. Comparisons are made at one distance (ratios.bash).
+ * Below a host that moves virtual processors about, this changes from second to second: two that
+ * share a cache are 60 to 90 ns apart, two that do not 350 ns and more, and whatever passes lines
+ * between them (every ring) follows. Comparisons are made at one distance (ratios.bash).
  */
 #include <pthread.h>
 #include <sched.h>

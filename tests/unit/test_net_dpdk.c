@@ -129,8 +129,7 @@ static void test_receive(void)
 		/* the last has too little room */
 		if (n == FRAMES - 1)
 			buf.room = len - 1;
-		CU_ASSERT_EQUAL_FATAL(
-			net_port_receive(port, 0, &buf, 1), n == FRAMES - 1 ? 0 : 1);
+		CU_ASSERT_EQUAL_FATAL(net_port_receive(port, 0, &buf, 1), n == FRAMES - 1 ? 0 : 1);
 		if (n == FRAMES - 1)
 			break;
 		CU_ASSERT_EQUAL_FATAL(buf.len, len);
