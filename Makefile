@@ -28,7 +28,7 @@ LDFLAGS    := $(SANFLAGS) -pthread
 LDLIBS     := -luring -laio -lcjson -lz -lzstd -lm
 
 FOLDERS    := ring blk netbridge backend vmm
-MAINS      := vmm/main.c backend/blkd_main.c backend/bridge_main.c
+MAINS      := vmm/main.c vmm/screen_main.c backend/blkd_main.c backend/bridge_main.c
 # What needs DPDK is a library of its own: the monitor is not linked with it.
 DPDK_SRC   := $(wildcard netbridge/dpdk*.c)
 DPDK_LIBS   = $(shell pkg-config --libs libdpdk 2>/dev/null)
@@ -42,13 +42,13 @@ PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-de
               linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev zlib1g-dev libzstd-dev \
               qemu-system-x86 cpio kmod xz-utils e2fsprogs iperf3 socat curl debootstrap wrk dmsetup \
               ethtool tcpdump perl libmicrohttpd-dev libnbd-dev nbdkit dpdk-dev \
-              openvswitch-switch-dpdk seabios grub-pc-bin grub-common
+              openvswitch-switch-dpdk libcurl4-gnutls-dev libpng-dev seabios grub-pc-bin grub-common
 
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk
 
 ## build         the programs: build/sluice, -blkd, -bridge and -bench, and the benchmark guest
-build: $(B)/sluice $(B)/sluice-blkd $(B)/sluice-bridge $(PROGRAMS)
+build: $(B)/sluice $(B)/sluice-screen $(B)/sluice-blkd $(B)/sluice-bridge $(PROGRAMS)
 
 define folder_lib
 $(B)/lib$(1).a: $(call obj,$(call src,$(1)))
@@ -61,12 +61,16 @@ $(foreach f,$(FOLDERS),$(eval $(call folder_lib,$(f))))
 $(B)/sluice: $(call obj,vmm/main.c) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# What looks at a screen: linked with none of the monitor but what draws it.
+$(B)/sluice-screen: $(call obj,vmm/screen_main.c vmm/vga_draw.c vmm/cli.c)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcurl -lpng -lcjson
+
 $(B)/sluice-blkd: $(call obj,backend/blkd_main.c) $(B)/libbackend.a $(B)/libnetbridge.a $(B)/libblk.a $(B)/libring.a
-	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd
+	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS)
 
 $(B)/sluice-bridge: $(call obj,backend/bridge_main.c) $(B)/libbackend.a $(B)/libnetdpdk.a $(B)/libnetbridge.a \
 		$(B)/libblk.a $(B)/libring.a
-	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd $(DPDK_LIBS)
+	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) $(DPDK_LIBS)
 
 # Its headers want what every processor since 2008 has.
 $(call obj,$(DPDK_SRC)): CFLAGS += $(shell pkg-config --cflags libdpdk 2>/dev/null)
@@ -111,6 +115,7 @@ install: build
 	install -D -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 755 $(B)/sluice-blkd $(DESTDIR)$(PREFIX)/bin/sluice-blkd
 	install -D -m 755 $(B)/sluice-bridge $(DESTDIR)$(PREFIX)/bin/sluice-bridge
+	install -D -m 755 $(B)/sluice-screen $(DESTDIR)$(PREFIX)/libexec/sluice/sluice-screen
 	install -D -m 755 $(B)/sluice-bench $(DESTDIR)$(PREFIX)/libexec/sluice/sluice-bench
 	install -D -m 644 build/perf/guest.elf $(DESTDIR)$(PREFIX)/libexec/sluice/guest.elf
 	install -D -m 644 README.md $(DESTDIR)$(PREFIX)/share/doc/sluice/README.md

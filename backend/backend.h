@@ -695,7 +695,7 @@ void split_vhost_info_get(struct split_device *d, struct split_vhost_info *out);
 /*
  * HTTP and JSON over a unix socket (libmicrohttpd, cJSON): what the programs that serve back-ends
  * are asked and told while they run. Requests are answered one at a time on a thread of the
- * server's. Programs that call this link libmicrohttpd.
+ * server's. The library is loaded with the first socket.
  */
 struct control_server;
 struct cJSON;

@@ -7,7 +7,6 @@
  */
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <microhttpd.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "backend/control_library_priv.h"
 #include "backend/unix_socket_priv.h"
 
 #define CONNECTIONS_MAX  16u
@@ -32,6 +32,9 @@ struct control_peer {
 	uint64_t since_ns; /* connected, or answered last */
 	bool cut;
 };
+
+/* Set before the first server is there, by each that comes. */
+static const struct control_library *mhd;
 
 struct control_server {
 	struct unix_socket socket;
@@ -115,18 +118,18 @@ static enum MHD_Result answer_send(
 		if (!body)
 			req->status = MHD_HTTP_INTERNAL_SERVER_ERROR;
 	}
-	response = MHD_create_response_from_buffer(body ? strlen(body) : 0, body,
+	response = mhd->create_response_from_buffer(body ? strlen(body) : 0, body,
 		body ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
 	if (!response) {
 		free(body);
 		return MHD_NO;
 	}
 	if (body)
-		MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+		mhd->add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
 	if (allow)
-		MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, allow);
-	result = MHD_queue_response(connection, req->status, response);
-	MHD_destroy_response(response);
+		mhd->add_response_header(response, MHD_HTTP_HEADER_ALLOW, allow);
+	result = mhd->queue_response(connection, req->status, response);
+	mhd->destroy_response(response);
 	return result;
 }
 
@@ -216,7 +219,7 @@ static enum MHD_Result request_answer(struct control_server *s, struct MHD_Conne
 /* A length that is announced is refused before it is sent. */
 static bool length_too_large(struct MHD_Connection *connection)
 {
-	const char *text = MHD_lookup_connection_value(
+	const char *text = mhd->lookup_connection_value(
 		connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
 
 	return text && strtoull(text, NULL, 10) > BODY_MAX;
@@ -286,7 +289,7 @@ static void watchman_wake(struct control_server *s)
 static int connection_fd(struct MHD_Connection *connection)
 {
 	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+		mhd->get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 
 	return info ? info->connect_fd : -1;
 }
@@ -379,7 +382,7 @@ static int control_threads_start(struct control_server *s, char *why)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
-	s->daemon = MHD_start_daemon(MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL,
+	s->daemon = mhd->start_daemon(MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL,
 		control_access, s, MHD_OPTION_LISTEN_SOCKET, s->socket.fd,
 		MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
 		(size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S,
@@ -400,14 +403,15 @@ static int control_threads_start(struct control_server *s, char *why)
 /* Ends the library's thread; it would close the listening socket too. */
 static void control_daemon_stop(struct control_server *s)
 {
-	MHD_quiesce_daemon(s->daemon);
-	MHD_stop_daemon(s->daemon);
+	mhd->quiesce_daemon(s->daemon);
+	mhd->stop_daemon(s->daemon);
 }
 
 int control_server_create(struct control_server **out, const char *path,
 	const struct control_route *routes, void *ctx, char why[BACKEND_WHY_MAX])
 {
 	struct control_server *s = calloc(1, sizeof(*s));
+	char library_why[BACKEND_WHY_MAX] = "";
 	int rc;
 
 	if (!s) {
@@ -416,6 +420,12 @@ int control_server_create(struct control_server **out, const char *path,
 	}
 	s->routes = routes;
 	s->ctx = ctx;
+	rc = control_library_load(&mhd, library_why);
+	if (rc) {
+		backend_why(why, "control=%.80s: %.150s", path, library_why);
+		free(s);
+		return rc;
+	}
 	pthread_mutex_init(&s->lock, NULL);
 	for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
 		s->peers[i].fd = -1;

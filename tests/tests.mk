@@ -20,7 +20,7 @@ $(B)/libfrontend.a: $(call obj,$(wildcard frontend-drivers/common/*.c))
 
 $(B)/unit/%: $(B)/obj/tests/unit/%.o $(B)/libfrontend.a $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lmicrohttpd -lcunit $(UNIT_LIBS)
+	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS) -lcunit $(UNIT_LIBS)
 
 # Of all tests the one that is linked with DPDK.
 $(B)/unit/test_net_dpdk: $(B)/libnetdpdk.a $(LIBS)

@@ -22,6 +22,8 @@ enum {
 int cmd_run(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+/* screenshot, screen, type, key: argv[-1] is main's argv[0]. */
+int cmd_screen(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 /* ------------------------------------------------------------------ options (cli.c) */

@@ -17,6 +17,7 @@ struct run_options {
 	enum run_console hvc; /* with cfg.hvc.on */
 	const char *hvc_file;
 	const char *firmware_log;
+	const char *control; /* socket; NULL: none */
 	char firmware[4096]; /* the path of --firmware PATH,vars=PATH */
 	bool no_reboot;
 	bool counters;
@@ -29,6 +30,10 @@ static inline bool run_hvc_has_terminal(const struct run_options *o)
 {
 	return o->cfg.hvc.on && o->hvc == RUN_CONSOLE_STDIO;
 }
+
+/* The control socket (control_api.c); control_server_destroy() before the machine. */
+int run_control_open(struct control_server **out, const char *path, struct machine *m,
+	char why[BACKEND_WHY_MAX]);
 
 /* What the run cost, as a table on stderr. */
 void run_counters_print(struct machine *m);

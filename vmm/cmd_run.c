@@ -24,6 +24,7 @@
 struct session {
 	struct run_options *opts;
 	struct machine *m;
+	struct control_server *control;
 	struct terminal tty;
 	int sig_fd;
 	bool input_open;
@@ -336,6 +337,15 @@ static int session_run(struct session *s)
 	if (err)
 		return cli_fail("run", machine_error_is_usage(err) ? CLI_USAGE : CLI_HOST, "%s",
 			*why ? why : strerror(-err));
+	if (s->opts->control) {
+		char control_why[BACKEND_WHY_MAX] = "";
+
+		err = run_control_open(&s->control, s->opts->control, s->m, control_why);
+		if (err) {
+			machine_destroy(s->m);
+			return cli_fail("run", CLI_HOST, "--%s", control_why);
+		}
+	}
 	interpreter_warn(s->m);
 	if (s->opts->verbose)
 		disks_report(s->m);
@@ -346,6 +356,7 @@ static int session_run(struct session *s)
 	}
 	status = session_lives(s);
 	terminal_restore(&s->tty);
+	control_server_destroy(s->control);
 	if (s->opts->counters)
 		run_counters_print(s->m);
 	machine_destroy(s->m);

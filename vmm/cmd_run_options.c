@@ -21,10 +21,10 @@ static const char help[] =
 	"  --kernel FILE        a bzImage (vmlinuz), or an ELF image (vmlinux, or any\n"
 	"                       with a PVH note)\n"
 	"  --firmware FILE      a BIOS image instead of a kernel, such as\n"
-	"                       /usr/share/seabios/bios-256k.bin: it boots from a disk;\n"
-	"                       its screen is the serial port. For UEFI:\n"
-	"                       OVMF_CODE.fd,vars=COPY-OF-OVMF_VARS.fd\n"
+	"                       /usr/share/seabios/bios-256k.bin: it boots from a disk.\n"
+	"                       For UEFI: OVMF_CODE.fd,vars=COPY-OF-OVMF_VARS.fd\n"
 	"  --firmware-log FILE  what it says on its debug port (nowhere)\n"
+	"  --vga MODEL          its screen: std or none (std with --firmware)\n"
 	"  --initrd FILE        an initial RAM disk for it (none)\n"
 	"  --cmdline TEXT       the kernel's command line (empty)\n"
 	"  --cpus N             processors, 1 to 64 (1)\n"
@@ -50,6 +50,7 @@ static const char help[] =
 	"  --vsock cid=N,socket=PATH   sockets between guest and host, see below\n"
 	"  --fs tag=TEXT,socket=PATH   a tree of the host's, see below\n"
 	"  --balloon KEY=VALUE,...  a virtio memory balloon, see below\n"
+	"  --control PATH       a socket for `sluice screenshot`, type, key and others\n"
 	"  --no-reboot          end when the guest reboots\n"
 	"  --counters           print what the run cost at its end, on standard error\n"
 	"  --verbose            say which engine was chosen for each disk\n"
@@ -145,6 +146,7 @@ enum {
 	O_KERNEL,
 	O_FIRMWARE,
 	O_FIRMWARE_LOG,
+	O_VGA,
 	O_INITRD,
 	O_CMDLINE,
 	O_CPUS,
@@ -164,6 +166,7 @@ enum {
 	O_BALLOON,
 	O_VSOCK,
 	O_FS,
+	O_CONTROL,
 	O_NO_REBOOT,
 	O_COUNTERS,
 	O_VERBOSE,
@@ -176,6 +179,7 @@ static const struct cli_option options[] = {
 	[O_KERNEL] = {"--kernel", true},
 	[O_FIRMWARE] = {"--firmware", true},
 	[O_FIRMWARE_LOG] = {"--firmware-log", true},
+	[O_VGA] = {"--vga", true},
 	[O_INITRD] = {"--initrd", true},
 	[O_CMDLINE] = {"--cmdline", true},
 	[O_CPUS] = {"--cpus", true},
@@ -195,6 +199,7 @@ static const struct cli_option options[] = {
 	[O_BALLOON] = {"--balloon", true},
 	[O_VSOCK] = {"--vsock", true},
 	[O_FS] = {"--fs", true},
+	[O_CONTROL] = {"--control", true},
 	[O_NO_REBOOT] = {"--no-reboot", false},
 	[O_COUNTERS] = {"--counters", false},
 	[O_VERBOSE] = {"--verbose", false},
@@ -375,6 +380,17 @@ static int firmware_parse(struct run_options *o, const char *value)
 	return RUN_GO;
 }
 
+static int vga_parse(struct machine_config *cfg, const char *value)
+{
+	bool none = !strcmp(value, "none");
+
+	if (!none && strcmp(value, "std") != 0)
+		return cli_fail(
+			"run", CLI_USAGE, "--vga %.40s: unknown model; use std or none", value);
+	cfg->vga = none ? VMM_OFF : VMM_ON;
+	return RUN_GO;
+}
+
 static int option_set(struct run_options *o, int option, const char *value)
 {
 	struct machine_config *cfg = &o->cfg;
@@ -387,6 +403,11 @@ static int option_set(struct run_options *o, int option, const char *value)
 		return firmware_parse(o, value);
 	case O_FIRMWARE_LOG:
 		o->firmware_log = value;
+		return RUN_GO;
+	case O_VGA:
+		return vga_parse(cfg, value);
+	case O_CONTROL:
+		o->control = value;
 		return RUN_GO;
 	case O_INITRD:
 		cfg->initrd = value;
@@ -456,6 +477,8 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 			     "--firmware FILE");
 	if (o->firmware_log && !o->cfg.firmware)
 		return usage("--firmware-log: there is no firmware; give --firmware FILE");
+	if (o->cfg.vga == VMM_ON && !o->cfg.firmware)
+		return usage("--vga std: it takes firmware; give --firmware FILE");
 	return consoles_check(o, given[O_CONSOLE]);
 }
 

@@ -6,9 +6,11 @@
  */
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/machine_priv.h"
@@ -29,6 +31,7 @@
 #define KEY_DIRECTORY 0x19u
 #define KEY_FILES     0x20u
 #define KEY_MASK      0x3fffu
+#define VGA_ROM_MAX 0x10000
 #define FILES_MAX     16u
 #define FILE_NAME     56u
 #define ID_DMA        3u /* the traditional interface, and DMA */
@@ -258,6 +261,26 @@ static int memory_add(struct fw_cfg *fw)
 	return file_add(fw, "etc/e820", map, len);
 }
 
+/* The screen's BIOS; without it the screen stays dark, and the serial port says what there is. */
+static int vga_rom_add(struct fw_cfg *fw)
+{
+	int fd = open(VGA_BIOS, O_RDONLY | O_CLOEXEC), rc = 0;
+	struct stat st;
+	uint8_t *rom;
+
+	if (fd < 0)
+		return 0;
+	if (!fstat(fd, &st) && st.st_size > 0 && st.st_size <= VGA_ROM_MAX) {
+		rom = malloc((size_t)st.st_size);
+		rc = rom ? boot_pread(fd, rom, (uint64_t)st.st_size) : -ENOMEM;
+		if (!rc)
+			rc = file_add(fw, "vgaroms/vgabios.bin", rom, (size_t)st.st_size);
+		free(rom);
+	}
+	close(fd);
+	return rc;
+}
+
 static int items_fill(struct fw_cfg *fw)
 {
 	struct machine *m = fw->device.machine;
@@ -278,7 +301,9 @@ static int items_fill(struct fw_cfg *fw)
 		rc = memory_add(fw);
 	if (!rc)
 		rc = acpi_add(fw);
-	/* no screen: what is shown by INT 10h goes to the serial port */
+	if (!rc && m->cfg.vga != VMM_OFF)
+		rc = vga_rom_add(fw);
+	/* what is shown by INT 10h goes to the serial port, too */
 	if (!rc)
 		rc = file_add(fw, "etc/sercon-port", &sercon, sizeof(sercon));
 	return rc ? rc : directory_add(fw);

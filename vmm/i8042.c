@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The keyboard controller of a PS/2 (Intel 8042 at ports 0x60 and 0x64; IBM PS/2 Hardware Interface
- * Technical Reference, "Keyboard and Auxiliary Device Controller") with a keyboard and a mouse that
- * nobody touches: they answer every command and never speak by themselves. Answers are there at
- * once, so the input buffer is always empty.
+ * Technical Reference, "Keyboard and Auxiliary Device Controller") with a keyboard and a mouse. They
+ * answer every command, and speak when keys are pressed (i8042_key) or the mouse is moved. Answers
+ * are there at once, so the input buffer is always empty.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 
 #include "vmm/machine_priv.h"
 
@@ -191,6 +192,66 @@ static void kbd_write(struct i8042 *k, uint8_t byte)
 		kbd_parameter(k, byte);
 	else
 		kbd_command(k, byte);
+}
+
+/* The set 2 code of each set 1 code (IBM PS/2 Hardware Interface Technical Reference, Keyboards). */
+static const uint8_t set2_of[0x59] = {0, 0x76, 0x16, 0x1e, 0x26, 0x25, 0x2e, 0x36, 0x3d, 0x3e, 0x46,
+	0x45, 0x4e, 0x55, 0x66, 0x0d, 0x15, 0x1d, 0x24, 0x2d, 0x2c, 0x35, 0x3c, 0x43, 0x44, 0x4d,
+	0x54, 0x5b, 0x5a, 0x14, 0x1c, 0x1b, 0x23, 0x2b, 0x34, 0x33, 0x3b, 0x42, 0x4b, 0x4c, 0x52,
+	0x0e, 0x12, 0x5d, 0x1a, 0x22, 0x21, 0x2a, 0x32, 0x31, 0x3a, 0x41, 0x49, 0x4a, 0x59, 0x7c,
+	0x11, 0x29, 0x58, 0x05, 0x06, 0x04, 0x0c, 0x03, 0x0b, 0x83, 0x0a, 0x01, 0x09, 0x77, 0x7e,
+	0x6c, 0x75, 0x7d, 0x7b, 0x6b, 0x73, 0x74, 0x79, 0x69, 0x72, 0x7a, 0x70, 0x71, 0x84, 0, 0x61,
+	0x78, 0x07};
+
+int i8042_key(struct device *d, uint8_t code, bool extended, bool down)
+{
+	struct i8042 *k = (struct i8042 *)d;
+	/* translated, and set 1 itself: bit 7 says that it was let go */
+	bool set1 = k->ram[0] & CONFIG_TRANSLATE || k->kbd_set == 1;
+	int rc = 0;
+
+	if (!code || code >= sizeof(set2_of) || !set2_of[code])
+		return -EINVAL;
+	pthread_mutex_lock(&d->lock);
+	if (!k->kbd_on) {
+		rc = -ENODEV;
+	} else if (k->kbd.len + 3u > KBD_QUEUE) {
+		rc = -EAGAIN;
+	} else {
+		if (extended)
+			queue_put(&k->kbd, 0xe0);
+		if (!set1 && !down)
+			queue_put(&k->kbd, 0xf0);
+		queue_put(&k->kbd,
+			!set1 ? set2_of[code] : (uint8_t)(code | (down ? 0 : 0x80)));
+		i8042_update(k);
+	}
+	pthread_mutex_unlock(&d->lock);
+	return rc;
+}
+
+int i8042_mouse(struct device *d, int dx, int dy, uint8_t buttons)
+{
+	struct i8042 *k = (struct i8042 *)d;
+	int rc = 0;
+
+	pthread_mutex_lock(&d->lock);
+	if (!k->aux_on) {
+		rc = -ENODEV;
+	} else if (k->aux.len + 3u > KBD_QUEUE) {
+		rc = -EAGAIN;
+	} else {
+		/* up is positive for a mouse */
+		dx = MAX(-255, MIN(dx, 255));
+		dy = MAX(-255, MIN(-dy, 255));
+		queue_put(&k->aux, (uint8_t)(0x08 | (buttons & 7) | (dx < 0 ? 0x10 : 0) |
+					     (dy < 0 ? 0x20 : 0)));
+		queue_put(&k->aux, (uint8_t)dx);
+		queue_put(&k->aux, (uint8_t)dy);
+		i8042_update(k);
+	}
+	pthread_mutex_unlock(&d->lock);
+	return rc;
 }
 
 /* ------------------------------------------------------------------ the mouse */

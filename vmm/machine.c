@@ -328,7 +328,7 @@ static struct machine *machine_alloc(void)
 
 	if (!m)
 		return NULL;
-	m->vars_fd = m->firmware_fd = m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd =
+	m->vga_fd = m->vars_fd = m->firmware_fd = m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd =
 		m->vm_fd = m->end_fd = -1;
 	pthread_rwlock_init(&m->bus_lock, NULL);
 	pthread_mutex_init(&m->coalesced_lock, NULL);
@@ -357,6 +357,8 @@ static int machine_devices_create(struct machine *m, char why[VMM_WHY_MAX])
 		rc = rtc_create(m);
 	if (!rc)
 		rc = i8042_create(m);
+	if (!rc && m->firmware_fd >= 0 && m->cfg.vga != VMM_OFF)
+		rc = vga_create(m);
 	if (rc)
 		return why_set(why, rc, "the machine's own devices: %s", strerror(-rc));
 	rc = machine_hooks_map(m, why);

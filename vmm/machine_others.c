@@ -139,3 +139,15 @@ int machine_balloon_get(struct machine *m, struct split_balloon_info *out)
 	split_balloon_info_get(d, out);
 	return 0;
 }
+
+/* ------------------------------------------------------------------ the screen */
+
+int machine_screen_fd(const struct machine *m)
+{
+	return m->vga_fd;
+}
+
+void machine_screen_sync(struct machine *m)
+{
+	machine_coalesced_drain(m);
+}

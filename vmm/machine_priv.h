@@ -66,6 +66,7 @@ struct machine {
 	int firmware_fd;
 	int vars_fd;               /* of UEFI variables; -1: none */
 	struct firmware *firmware; /* firmware.c; NULL: none */
+	int vga_fd;                /* the screen's file, the device's; -1: none */
 	char *initrd_path;
 	int initrd_fd;
 	uint64_t initrd_addr, initrd_size; /* where it was loaded; size 0: none */
@@ -187,6 +188,13 @@ int pm_create(struct machine *m);
 int serial_create(struct machine *m);
 int rtc_create(struct machine *m);
 int i8042_create(struct machine *m);
+/*
+ * A key of the keyboard, by its set 1 code (extended: E0h before it). Any thread. -EAGAIN: the guest
+ * has not read the last ones, later; -ENODEV: it wants none; -EINVAL: no such key.
+ */
+int i8042_key(struct device *d, uint8_t code, bool extended, bool down);
+/* The mouse, by so many counts right and down; buttons: left 1, right 2, middle 4. */
+int i8042_mouse(struct device *d, int dx, int dy, uint8_t buttons);
 size_t serial_input(struct serial *s, const uint8_t *bytes, size_t n);
 /* The reset control register, which lies among the PCI configuration ports. */
 void pm_reset_control_write(struct machine *m, uint8_t value);
@@ -222,6 +230,10 @@ int flash_open(const char *path, uint32_t *size, char why[VMM_WHY_MAX]);
 /* Ends below `end`. */
 int flash_create(struct machine *m, int fd, uint32_t size, uint64_t end, char why[VMM_WHY_MAX]);
 
+/* vga.c */
+#define VGA_BIOS "/usr/share/seabios/vgabios-stdvga.bin" /* Debian's package seabios */
+int vga_create(struct machine *m);
+
 /* fw_cfg.c */
 int fw_cfg_create(struct machine *m);
 
@@ -229,6 +241,8 @@ int fw_cfg_create(struct machine *m);
 /* Slots 0 to 2 are RAM. */
 #define KVM_SLOT_FLASH    6u
 #define KVM_SLOT_FIRMWARE 7u
+/* 8 to 20 are firmware.c's */
+#define KVM_SLOT_VGA 21u
 struct kvm_slot {
 	unsigned slot;
 	uint64_t gpa, size; /* 0: it is taken away */

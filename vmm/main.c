@@ -15,6 +15,10 @@ static const char help[] =
 	"  run          run a guest\n"
 	"  bench        measure emulated devices against split ones\n"
 	"  devices      list device models and their options\n"
+	"  screenshot   a guest's screen as a picture\n"
+	"  screen       what a guest's screen says\n"
+	"  type         type text on a guest's keyboard\n"
+	"  key          press keys, such as ctrl-alt-delete\n"
 	"  version      print the version\n"
 	"  help         this text, or `sluice help COMMAND`\n"
 	"\n"
@@ -32,6 +36,10 @@ static const struct {
 	{"run", cmd_run},
 	{"bench", cmd_bench},
 	{"devices", cmd_devices},
+	{"screenshot", cmd_screen},
+	{"screen", cmd_screen},
+	{"type", cmd_screen},
+	{"key", cmd_screen},
 	{"version", cmd_version},
 	{"--version", cmd_version},
 };
@@ -42,22 +50,22 @@ static int command_run(int argc, char **argv)
 		if (!strcmp(argv[0], commands[i].name))
 			return commands[i].run(argc, argv);
 	return cli_fail("", CLI_USAGE,
-		"%.60s: unknown command; use run, bench, devices, version or help", argv[0]);
+		"%.60s: unknown command; `sluice help` lists them", argv[0]);
 }
 
 int main(int argc, char **argv)
 {
-	char *command_help[] = {NULL, (char *)"--help", NULL};
+	char *command_help[] = {argv[0], NULL, (char *)"--help", NULL};
 
 	if (argc < 2)
 		return cli_fail("", CLI_USAGE,
-			"a command is missing; use run, bench, devices, version or help");
+			"a command is missing; `sluice help` lists them");
 	if (strcmp(argv[1], "help") != 0 && strcmp(argv[1], "--help") != 0 &&
 		strcmp(argv[1], "-h") != 0)
 		return command_run(argc - 1, argv + 1);
 	if (argc > 2) {
-		command_help[0] = argv[2];
-		return command_run(2, command_help);
+		command_help[1] = argv[2];
+		return command_run(2, command_help + 1);
 	}
 	fputs(help, stdout);
 	return CLI_OK;

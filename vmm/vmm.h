@@ -18,6 +18,7 @@
 #include "blk/blk.h"
 #include "netbridge/netbridge.h"
 #include "ring/ring.h"
+#include "vmm/vga.h"
 
 #define VMM_WHY_MAX    256u
 #define VMM_DISKS_MAX  16u
@@ -149,6 +150,7 @@ struct machine_config {
 	const char *firmware;      /* a BIOS image, instead of a kernel; NULL: none */
 	const char *firmware_vars; /* flash for its variables, below it: a file; NULL: none */
 	int firmware_log;          /* what it says on its debug port; -1: nowhere */
+	enum vmm_choice vga;       /* a screen; default: with firmware */
 	const char *initrd;        /* NULL: none */
 	const char *cmdline;       /* NULL: empty */
 	struct disk_config disks[VMM_DISKS_MAX];
@@ -253,6 +255,25 @@ size_t machine_hvc_input(struct machine *m, const uint8_t *bytes, size_t n);
 void machine_hvc_resume(struct machine *m);
 /* The terminal behind hvc0 has another size. Any thread. */
 void machine_hvc_resize(struct machine *m, uint16_t cols, uint16_t rows);
+
+/*
+ * Keys of the guest's keyboard. text: what is typed on a US keyboard, ASCII with newline, tab and
+ * backspace. keys: names joined by dashes, pressed together, "ctrl-alt-delete". Waits for the guest
+ * to read, up to timeout_ms for each key. Any one thread. -EINVAL: no such key or character, nothing
+ * was typed, why says which; -ETIMEDOUT: it does not read; -ENODEV: it has the keyboard switched
+ * off.
+ */
+int machine_type(struct machine *m, const char *text, unsigned timeout_ms, char why[VMM_WHY_MAX]);
+int machine_keys(struct machine *m, const char *keys, unsigned timeout_ms, char why[VMM_WHY_MAX]);
+/* The mouse moves right and down, buttons: left 1, right 2, middle 4. -ENODEV, -ETIMEDOUT. */
+int machine_mouse(struct machine *m, int dx, int dy, uint8_t buttons, unsigned timeout_ms);
+
+/*
+ * The screen: a file as vga.h describes it, to be mapped and shown by who likes; the machine's, -1:
+ * none. What the guest has written last is there after machine_screen_sync(). Any thread.
+ */
+int machine_screen_fd(const struct machine *m);
+void machine_screen_sync(struct machine *m);
 
 /*
  * Asks the guest for memory, or gives it back: the balloon's new size in bytes. It takes its time;

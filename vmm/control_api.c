@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The monitor's control socket (--control PATH): HTTP and JSON, on threads of the server's own.
+ *
+ *     GET /version     {"version": "..."}
+ *     GET /screen      {"file": "/proc/PID/fd/N", "text": "..."}: vga.h's file, brought up to date
+ *     PUT /keyboard    {"text": "root\n"} or {"keys": "ctrl-alt-delete"}: 204 when the guest has it
+ *     PUT /mouse       {"dx": 1, "dy": -2, "buttons": 1}
+ */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmm/cli_run_priv.h"
+
+#define TEXT_ROOM   32768u
+#define KEY_WAIT_MS 2000u
+
+static void version_get(void *ctx, struct control_request *req)
+{
+	(void)ctx;
+	req->json = cJSON_CreateObject();
+	cJSON_AddStringToObject(req->json, "version", SLUICE_VERSION);
+}
+
+/* What the screen says, as long as it is text. */
+static void text_add(cJSON *json, int fd)
+{
+	char *text = malloc(TEXT_ROOM);
+	void *file = mmap(NULL, VGA_FILE_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (text && file != MAP_FAILED &&
+		vga_text(file, (uint8_t *)file + VGA_REGS_SPACE, text, TEXT_ROOM))
+		cJSON_AddStringToObject(json, "text", text);
+	else
+		cJSON_AddNullToObject(json, "text");
+	if (file != MAP_FAILED)
+		munmap(file, VGA_FILE_SIZE);
+	free(text);
+}
+
+static void screen_get(void *ctx, struct control_request *req)
+{
+	struct machine *m = ctx;
+	char path[64];
+	int fd = machine_screen_fd(m);
+
+	if (fd < 0) {
+		control_fault(req, 404, "screen: this guest has none");
+		return;
+	}
+	machine_screen_sync(m);
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), fd);
+	req->json = cJSON_CreateObject();
+	cJSON_AddStringToObject(req->json, "file", path);
+	text_add(req->json, fd);
+}
+
+static void keys_put(void *ctx, struct control_request *req)
+{
+	const cJSON *text = cJSON_GetObjectItemCaseSensitive(req->body, "text");
+	const cJSON *keys = cJSON_GetObjectItemCaseSensitive(req->body, "keys");
+	char why[VMM_WHY_MAX] = "";
+	int rc;
+
+	if (cJSON_GetArraySize(req->body) != 1 || !(cJSON_IsString(text) || cJSON_IsString(keys))) {
+		control_fault(req, 400, "body: give \"text\", or \"keys\", and nothing else");
+		return;
+	}
+	rc = text ? machine_type(ctx, text->valuestring, KEY_WAIT_MS, why)
+		  : machine_keys(ctx, keys->valuestring, KEY_WAIT_MS, why);
+	if (rc)
+		control_fault(req, rc == -EINVAL ? 400 : 409, "%s", why);
+	else
+		req->status = 204;
+}
+
+/* False: it is there, and no number in range. */
+static bool number_get(const cJSON *body, const char *key, int min, int max, int *out)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(body, key);
+
+	*out = 0;
+	if (!item)
+		return true;
+	*out = item->valueint;
+	return cJSON_IsNumber(item) && item->valueint >= min && item->valueint <= max;
+}
+
+static void mouse_put(void *ctx, struct control_request *req)
+{
+	int dx, dy, buttons, rc;
+
+	if (!number_get(req->body, "dx", -255, 255, &dx) ||
+		!number_get(req->body, "dy", -255, 255, &dy) ||
+		!number_get(req->body, "buttons", 0, 7, &buttons)) {
+		control_fault(req, 400,
+			"body: \"dx\" and \"dy\" are numbers from -255 to 255, \"buttons\" from 0 "
+			"to 7");
+		return;
+	}
+	rc = machine_mouse(ctx, dx, dy, (uint8_t)buttons, KEY_WAIT_MS);
+	if (rc)
+		control_fault(req, 409, "the guest does not %s its mouse",
+			rc == -ENODEV ? "use" : "read");
+	else
+		req->status = 204;
+}
+
+static const struct control_route routes[] = {
+	{"GET", "/version", version_get},
+	{"GET", "/screen", screen_get},
+	{"PUT", "/keyboard", keys_put},
+	{"PUT", "/mouse", mouse_put},
+	{NULL, NULL, NULL},
+};
+
+int run_control_open(
+	struct control_server **out, const char *path, struct machine *m, char why[BACKEND_WHY_MAX])
+{
+	return control_server_create(out, path, routes, m, why);
+}
