@@ -28,7 +28,7 @@ LDFLAGS    := $(SANFLAGS) -pthread
 LDLIBS     := -luring -laio -lcjson -lz -lzstd -lm
 
 FOLDERS    := ring blk netbridge backend vmm
-MAINS      := vmm/main.c vmm/screen_main.c backend/blkd_main.c backend/bridge_main.c
+MAINS      := vmm/main.c vmm/screen_main.c vmm/screen_client.c vmm/vnc_main.c backend/blkd_main.c backend/bridge_main.c
 # What needs DPDK is a library of its own: the monitor is not linked with it.
 DPDK_SRC   := $(wildcard netbridge/dpdk*.c)
 DPDK_LIBS   = $(shell pkg-config --libs libdpdk 2>/dev/null)
@@ -42,13 +42,13 @@ PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-de
               linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev zlib1g-dev libzstd-dev \
               qemu-system-x86 cpio kmod xz-utils e2fsprogs iperf3 socat curl debootstrap wrk dmsetup \
               ethtool tcpdump perl libmicrohttpd-dev libnbd-dev nbdkit dpdk-dev \
-              openvswitch-switch-dpdk libcurl4-gnutls-dev libpng-dev seabios grub-pc-bin grub-common
+              openvswitch-switch-dpdk libcurl4-gnutls-dev libpng-dev libvncserver-dev seabios grub-pc-bin grub-common
 
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk
 
-## build         the programs: build/sluice, -blkd, -bridge and -bench, and the benchmark guest
-build: $(B)/sluice $(B)/sluice-screen $(B)/sluice-blkd $(B)/sluice-bridge $(PROGRAMS)
+## build         the programs: build/sluice, -blkd, -bridge, -vnc, -screen and -bench, and the benchmark guest
+build: $(B)/sluice $(B)/sluice-screen $(B)/sluice-vnc $(B)/sluice-blkd $(B)/sluice-bridge $(PROGRAMS)
 
 define folder_lib
 $(B)/lib$(1).a: $(call obj,$(call src,$(1)))
@@ -62,8 +62,13 @@ $(B)/sluice: $(call obj,vmm/main.c) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # What looks at a screen: linked with none of the monitor but what draws it.
-$(B)/sluice-screen: $(call obj,vmm/screen_main.c vmm/vga_draw.c vmm/cli.c)
+SCREEN_OBJ := $(call obj,vmm/screen_client.c vmm/vga_draw.c vmm/cli.c)
+$(B)/sluice-screen: $(call obj,vmm/screen_main.c) $(SCREEN_OBJ)
 	$(CC) $(LDFLAGS) -o $@ $^ -lcurl -lpng -lcjson
+
+# Its library is under the GPL: a program of its own.
+$(B)/sluice-vnc: $(call obj,vmm/vnc_main.c) $(SCREEN_OBJ)
+	$(CC) $(LDFLAGS) -o $@ $^ -lvncserver -lcurl -lcjson
 
 $(B)/sluice-blkd: $(call obj,backend/blkd_main.c) $(B)/libbackend.a $(B)/libnetbridge.a $(B)/libblk.a $(B)/libring.a
 	$(CC) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LDLIBS)
@@ -115,6 +120,7 @@ install: build
 	install -D -m 755 $(B)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 755 $(B)/sluice-blkd $(DESTDIR)$(PREFIX)/bin/sluice-blkd
 	install -D -m 755 $(B)/sluice-bridge $(DESTDIR)$(PREFIX)/bin/sluice-bridge
+	install -D -m 755 $(B)/sluice-vnc $(DESTDIR)$(PREFIX)/bin/sluice-vnc
 	install -D -m 755 $(B)/sluice-screen $(DESTDIR)$(PREFIX)/libexec/sluice/sluice-screen
 	install -D -m 755 $(B)/sluice-bench $(DESTDIR)$(PREFIX)/libexec/sluice/sluice-bench
 	install -D -m 644 build/perf/guest.elf $(DESTDIR)$(PREFIX)/libexec/sluice/guest.elf

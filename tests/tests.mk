@@ -120,6 +120,13 @@ build/tests/linux/sector: tests/linux/sector.S
 	$(CC) -m32 -c -o $@.o $<
 	ld -m elf_i386 -Ttext=0x7c00 --oformat=binary -o $@ $@.o
 
+# Firmware that is a screen and a keyboard.
+PROGRAMS += build/tests/linux/screen.bin
+build/tests/linux/screen.bin: tests/linux/screen.S
+	@mkdir -p $(@D)
+	$(CC) -m32 -c -o $@.o $<
+	ld -m elf_i386 -Ttext=0 --oformat=binary -o $@ $@.o
+
 # ---------------------------------------------------------------- the laboratory (tests/lab/README.md)
 
 ## lab           prepare the laboratory: a machine with hardware virtualization, emulated

@@ -4,7 +4,9 @@
  *
  *     GET /version     {"version": "..."}
  *     GET /screen      {"file": "/proc/PID/fd/N", "text": "..."}: vga.h's file, brought up to date
- *     PUT /keyboard    {"text": "root\n"} or {"keys": "ctrl-alt-delete"}: 204 when the guest has it
+ *     PUT /keyboard    {"text": "root\n"} or {"keys": "ctrl-alt-delete"}: 204 when the guest has
+ * it;
+ *                      {"key": "a", "down": true}: that alone
  *     PUT /mouse       {"dx": 1, "dy": -2, "buttons": 1}
  */
 #include <cjson/cJSON.h>
@@ -63,15 +65,23 @@ static void keys_put(void *ctx, struct control_request *req)
 {
 	const cJSON *text = cJSON_GetObjectItemCaseSensitive(req->body, "text");
 	const cJSON *keys = cJSON_GetObjectItemCaseSensitive(req->body, "keys");
+	const cJSON *key = cJSON_GetObjectItemCaseSensitive(req->body, "key");
+	const cJSON *down = cJSON_GetObjectItemCaseSensitive(req->body, "down");
+	int given = cJSON_GetArraySize(req->body), rc;
 	char why[VMM_WHY_MAX] = "";
-	int rc;
 
-	if (cJSON_GetArraySize(req->body) != 1 || !(cJSON_IsString(text) || cJSON_IsString(keys))) {
-		control_fault(req, 400, "body: give \"text\", or \"keys\", and nothing else");
+	if (given == 1 && cJSON_IsString(text)) {
+		rc = machine_type(ctx, text->valuestring, KEY_WAIT_MS, why);
+	} else if (given == 1 && cJSON_IsString(keys)) {
+		rc = machine_keys(ctx, keys->valuestring, KEY_WAIT_MS, why);
+	} else if (given == 2 && cJSON_IsString(key) && cJSON_IsBool(down)) {
+		rc = machine_key(ctx, key->valuestring, cJSON_IsTrue(down), KEY_WAIT_MS, why);
+	} else {
+		control_fault(req, 400,
+			"body: give \"text\", or \"keys\", or \"key\" and \"down\", and nothing "
+			"else");
 		return;
 	}
-	rc = text ? machine_type(ctx, text->valuestring, KEY_WAIT_MS, why)
-		  : machine_keys(ctx, keys->valuestring, KEY_WAIT_MS, why);
 	if (rc)
 		control_fault(req, rc == -EINVAL ? 400 : 409, "%s", why);
 	else

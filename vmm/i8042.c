@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The keyboard controller of a PS/2 (Intel 8042 at ports 0x60 and 0x64; IBM PS/2 Hardware Interface
- * Technical Reference, "Keyboard and Auxiliary Device Controller") with a keyboard and a mouse. They
- * answer every command, and speak when keys are pressed (i8042_key) or the mouse is moved. Answers
- * are there at once, so the input buffer is always empty.
+ * Technical Reference, "Keyboard and Auxiliary Device Controller") with a keyboard and a mouse.
+ * They answer every command, and speak when keys are pressed (i8042_key) or the mouse is moved.
+ * Answers are there at once, so the input buffer is always empty.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -194,7 +194,8 @@ static void kbd_write(struct i8042 *k, uint8_t byte)
 		kbd_command(k, byte);
 }
 
-/* The set 2 code of each set 1 code (IBM PS/2 Hardware Interface Technical Reference, Keyboards). */
+/* The set 2 code of each set 1 code (IBM PS/2 Hardware Interface Technical Reference, Keyboards).
+ */
 static const uint8_t set2_of[0x59] = {0, 0x76, 0x16, 0x1e, 0x26, 0x25, 0x2e, 0x36, 0x3d, 0x3e, 0x46,
 	0x45, 0x4e, 0x55, 0x66, 0x0d, 0x15, 0x1d, 0x24, 0x2d, 0x2c, 0x35, 0x3c, 0x43, 0x44, 0x4d,
 	0x54, 0x5b, 0x5a, 0x14, 0x1c, 0x1b, 0x23, 0x2b, 0x34, 0x33, 0x3b, 0x42, 0x4b, 0x4c, 0x52,
@@ -222,8 +223,7 @@ int i8042_key(struct device *d, uint8_t code, bool extended, bool down)
 			queue_put(&k->kbd, 0xe0);
 		if (!set1 && !down)
 			queue_put(&k->kbd, 0xf0);
-		queue_put(&k->kbd,
-			!set1 ? set2_of[code] : (uint8_t)(code | (down ? 0 : 0x80)));
+		queue_put(&k->kbd, !set1 ? set2_of[code] : (uint8_t)(code | (down ? 0 : 0x80)));
 		i8042_update(k);
 	}
 	pthread_mutex_unlock(&d->lock);

@@ -174,6 +174,16 @@ int machine_keys(struct machine *m, const char *names, unsigned timeout_ms, char
 	return keyboard_why(rc, why);
 }
 
+int machine_key(
+	struct machine *m, const char *name, bool down, unsigned timeout_ms, char why[VMM_WHY_MAX])
+{
+	uint16_t code = key_of_name(name, strlen(name));
+
+	if (!code)
+		return why_set(why, -EINVAL, "key: %.40s: no such key", name);
+	return keyboard_why(key_send(m, code, down, timeout_ms), why);
+}
+
 int machine_mouse(struct machine *m, int dx, int dy, uint8_t buttons, unsigned timeout_ms)
 {
 	const struct timespec wait = {.tv_nsec = WAIT_NS};

@@ -31,10 +31,10 @@
 #define STATE_VERSION 1u
 
 /* Sixty pictures a second, of 525 lines as in the 640x480 and text modes. */
-#define FRAME_NS 16683000u
-#define LINES    525u
+#define FRAME_NS    16683000u
+#define LINES       525u
 #define LINES_SHOWN 480u
-#define LINE_NS  (FRAME_NS / LINES)
+#define LINE_NS     (FRAME_NS / LINES)
 
 struct vga {
 	struct device device;
@@ -58,8 +58,8 @@ static bool vbe_on(const struct vga *v)
 	return v->r->vbe[VBE_ENABLE] & VBE_ENABLED;
 }
 
-/* Graphics controller 6, bits 3 and 2: which part of the window answers, and where it begins. False:
- * not there. */
+/* Graphics controller 6, bits 3 and 2: which part of the window answers, and where it begins.
+ * False: not there. */
 static bool window_offset(const struct vga *v, uint64_t at, uint32_t *offset)
 {
 	static const struct {
@@ -509,7 +509,8 @@ static void vbe_enable(struct vga *v, uint16_t value)
 		if (!(value & VBE_NO_CLEAR))
 			memset(v->memory, 0, bytes);
 	}
-	r->vbe[VBE_ENABLE] = value & (VBE_ENABLED | VBE_CAPS | VBE_8BIT_DAC | VBE_LINEAR | VBE_NO_CLEAR);
+	r->vbe[VBE_ENABLE] =
+		value & (VBE_ENABLED | VBE_CAPS | VBE_8BIT_DAC | VBE_LINEAR | VBE_NO_CLEAR);
 }
 
 static void vbe_write(void *opaque, uint64_t offset, uint64_t data, unsigned size)
@@ -586,8 +587,8 @@ static void vga_reset(struct device *d)
 
 	pthread_mutex_lock(&d->lock);
 	/* the pages go back to the host, and are zero when they are touched again */
-	if (fallocate(v->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, VGA_REGS_SPACE,
-		    VGA_MEMORY))
+	if (fallocate(
+		    v->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, VGA_REGS_SPACE, VGA_MEMORY))
 		memset(v->memory, 0, VGA_MEMORY);
 	*v->r = (struct vga_regs){
 		.magic = VGA_MAGIC,
@@ -637,11 +638,11 @@ static void vga_load(struct device *d, struct state_reader *r)
 	pci_device_load(&v->pci, r);
 	state_section_leave(r);
 	/* what is an index is checked where it is used, but for these */
-	if (!r->error && (regs.magic != VGA_MAGIC || regs.version != VGA_VERSION ||
-				 regs.dac_sub > 2 || regs.attr_data > 1 ||
-				 !vbe_bpp_valid(regs.vbe[VBE_BPP]) ||
-				 regs.vbe[VBE_WIDTH] > VBE_WIDTH_MAX ||
-				 regs.vbe[VBE_HEIGHT] > VBE_HEIGHT_MAX))
+	if (!r->error &&
+		(regs.magic != VGA_MAGIC || regs.version != VGA_VERSION || regs.dac_sub > 2 ||
+			regs.attr_data > 1 || !vbe_bpp_valid(regs.vbe[VBE_BPP]) ||
+			regs.vbe[VBE_WIDTH] > VBE_WIDTH_MAX ||
+			regs.vbe[VBE_HEIGHT] > VBE_HEIGHT_MAX))
 		r->error = -EINVAL;
 	if (!r->error)
 		*v->r = regs;
@@ -728,10 +729,8 @@ static int vga_ports_map(struct vga *v)
 				.write = color_write});
 	if (!rc)
 		rc = vga_map(v, &v->vbe,
-			(struct bus_region){.base = PORT_VBE,
-				.size = 3,
-				.read = vbe_read,
-				.write = vbe_write});
+			(struct bus_region){
+				.base = PORT_VBE, .size = 3, .read = vbe_read, .write = vbe_write});
 	return rc;
 }
 

@@ -265,6 +265,9 @@ void machine_hvc_resize(struct machine *m, uint16_t cols, uint16_t rows);
  */
 int machine_type(struct machine *m, const char *text, unsigned timeout_ms, char why[VMM_WHY_MAX]);
 int machine_keys(struct machine *m, const char *keys, unsigned timeout_ms, char why[VMM_WHY_MAX]);
+/* One key goes down, or up. */
+int machine_key(
+	struct machine *m, const char *name, bool down, unsigned timeout_ms, char why[VMM_WHY_MAX]);
 /* The mouse moves right and down, buttons: left 1, right 2, middle 4. -ENODEV, -ETIMEDOUT. */
 int machine_mouse(struct machine *m, int dx, int dy, uint8_t buttons, unsigned timeout_ms);
 
