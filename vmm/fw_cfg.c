@@ -31,7 +31,7 @@
 #define KEY_DIRECTORY 0x19u
 #define KEY_FILES     0x20u
 #define KEY_MASK      0x3fffu
-#define VGA_ROM_MAX 0x10000
+#define VGA_ROM_MAX   0x10000
 #define FILES_MAX     16u
 #define FILE_NAME     56u
 #define ID_DMA        3u /* the traditional interface, and DMA */

@@ -328,8 +328,8 @@ static struct machine *machine_alloc(void)
 
 	if (!m)
 		return NULL;
-	m->vga_fd = m->vars_fd = m->firmware_fd = m->kernel_fd = m->initrd_fd = m->memory_fd = m->kvm_fd =
-		m->vm_fd = m->end_fd = -1;
+	m->vga_fd = m->vars_fd = m->firmware_fd = m->kernel_fd = m->initrd_fd = m->memory_fd =
+		m->kvm_fd = m->vm_fd = m->end_fd = -1;
 	pthread_rwlock_init(&m->bus_lock, NULL);
 	pthread_mutex_init(&m->coalesced_lock, NULL);
 	pthread_mutex_init(&m->posted_lock, NULL);

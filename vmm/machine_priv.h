@@ -189,8 +189,8 @@ int serial_create(struct machine *m);
 int rtc_create(struct machine *m);
 int i8042_create(struct machine *m);
 /*
- * A key of the keyboard, by its set 1 code (extended: E0h before it). Any thread. -EAGAIN: the guest
- * has not read the last ones, later; -ENODEV: it wants none; -EINVAL: no such key.
+ * A key of the keyboard, by its set 1 code (extended: E0h before it). Any thread. -EAGAIN: the
+ * guest has not read the last ones, later; -ENODEV: it wants none; -EINVAL: no such key.
  */
 int i8042_key(struct device *d, uint8_t code, bool extended, bool down);
 /* The mouse, by so many counts right and down; buttons: left 1, right 2, middle 4. */
