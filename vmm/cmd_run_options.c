@@ -25,6 +25,8 @@ static const char help[] =
 	"                       For UEFI: OVMF_CODE.fd,vars=COPY-OF-OVMF_VARS.fd\n"
 	"  --firmware-log FILE  what it says on its debug port (nowhere)\n"
 	"  --vga MODEL          its screen: std or none (std with --firmware)\n"
+	"  --boot ORDER         what firmware tries: letters of a floppy, c disk, d CD,\n"
+	"                       n network, in their order (its own order)\n"
 	"  --initrd FILE        an initial RAM disk for it (none)\n"
 	"  --cmdline TEXT       the kernel's command line (empty)\n"
 	"  --cpus N             processors, 1 to 64 (1)\n"
@@ -147,6 +149,7 @@ enum {
 	O_FIRMWARE,
 	O_FIRMWARE_LOG,
 	O_VGA,
+	O_BOOT,
 	O_INITRD,
 	O_CMDLINE,
 	O_CPUS,
@@ -180,6 +183,7 @@ static const struct cli_option options[] = {
 	[O_FIRMWARE] = {"--firmware", true},
 	[O_FIRMWARE_LOG] = {"--firmware-log", true},
 	[O_VGA] = {"--vga", true},
+	[O_BOOT] = {"--boot", true},
 	[O_INITRD] = {"--initrd", true},
 	[O_CMDLINE] = {"--cmdline", true},
 	[O_CPUS] = {"--cpus", true},
@@ -406,6 +410,11 @@ static int option_set(struct run_options *o, int option, const char *value)
 		return RUN_GO;
 	case O_VGA:
 		return vga_parse(cfg, value);
+	case O_BOOT:
+		if (vmm_boot_parse(value, cfg->boot))
+			return cli_fail("run", CLI_USAGE,
+				"--boot %.40s: use up to three of the letters a, c, d and n", value);
+		return RUN_GO;
 	case O_CONTROL:
 		o->control = value;
 		return RUN_GO;

@@ -129,12 +129,26 @@ static int ide_controller_get(struct machine *m, struct ide_controller **out)
 	return 0;
 }
 
-static void ide_disk_init(struct ide_disk *disk, const struct disk_args *args)
+/* Disks from the first channel on, a CD-ROM where PCs have it; -1: all are taken. */
+static int ide_place_find(const struct ide_controller *ctl, bool cd)
+{
+	for (unsigned i = 0; i < IDE_DISKS; i++) {
+		unsigned place = cd ? (i + IDE_UNITS) % IDE_DISKS : i;
+
+		if (!ctl->channels[place / IDE_UNITS].disks[place % IDE_UNITS])
+			return (int)place;
+	}
+	return -1;
+}
+
+static void ide_disk_init(
+	struct ide_disk *disk, const struct disk_args *args, unsigned place, bool cd)
 {
 	struct blk_info info;
 
 	blk_info_get(args->image, &info);
-	disk->unit = args->index % IDE_UNITS;
+	disk->unit = place % IDE_UNITS;
+	disk->cd = cd;
 	disk->sectors = info.size / BLK_SECTOR;
 	disk->readonly = info.readonly;
 	if (args->cfg->serial)
@@ -143,21 +157,23 @@ static void ide_disk_init(struct ide_disk *disk, const struct disk_args *args)
 		snprintf(disk->serial, sizeof(disk->serial), "SL%08u", args->index);
 }
 
-int ide_create(
-	struct machine *m, const struct disk_args *args, struct device **out, char why[VMM_WHY_MAX])
+static int ide_create_one(struct machine *m, const struct disk_args *args, bool cd,
+	struct device **out, char why[VMM_WHY_MAX])
 {
 	struct ide_controller *ctl;
 	struct ide_channel *ch;
 	struct ide_disk *disk;
-	int r;
+	int r, place = 0;
 
-	if (args->index >= IDE_DISKS) {
+	r = ide_controller_get(m, &ctl);
+	if (!r)
+		place = ide_place_find(ctl, cd);
+	if (place < 0) {
 		snprintf(why, VMM_WHY_MAX,
-			"--disk model=ide: at most %u such disks; use model=virtio-blk for more",
-			IDE_DISKS);
+			"--disk model=%s: at most %u such disks; use model=virtio-blk for more",
+			cd ? "ide-cd" : "ide", IDE_DISKS);
 		return -EINVAL;
 	}
-	r = ide_controller_get(m, &ctl);
 	if (r) {
 		snprintf(why, VMM_WHY_MAX, "--disk model=ide: no controller: %s", strerror(-r));
 		return r;
@@ -167,14 +183,14 @@ int ide_create(
 		snprintf(why, VMM_WHY_MAX, "--disk model=ide: no memory");
 		return -ENOMEM;
 	}
-	ide_disk_init(disk, args);
+	ide_disk_init(disk, args, (unsigned)place, cd);
 	ide_drain_init(disk, args->io);
 	r = legacy_disk_open(&disk->link, args->io, args->image, why);
 	if (r) {
 		free(disk);
 		return r;
 	}
-	ch = &ctl->channels[args->index / IDE_UNITS];
+	ch = &ctl->channels[(unsigned)place / IDE_UNITS];
 	disk->channel = ch;
 	device_add(m, &disk->device, &ide_disk_ops, args->name);
 	pthread_mutex_lock(&ctl->device.lock);
@@ -191,4 +207,18 @@ int ide_create(
 	pthread_mutex_unlock(&ctl->device.lock);
 	*out = &disk->device;
 	return posted_start(&ctl->posted, m, args->io);
+}
+
+int ide_create(
+	struct machine *m, const struct disk_args *args, struct device **out, char why[VMM_WHY_MAX])
+{
+	return ide_create_one(m, args, false, out, why);
+}
+
+int ide_cd_create(
+	struct machine *m, const struct disk_args *args, struct device **out, char why[VMM_WHY_MAX])
+{
+	int r = ide_packet_disc_check(args->image, args->cfg->path, why);
+
+	return r ? r : ide_create_one(m, args, true, out, why);
 }

@@ -333,7 +333,9 @@ void ide_command_start(struct ide_channel *ch, uint8_t opcode)
 	counter_add(&disk->device.counters.doorbells, 1);
 	/* ATA-6, INTRQ: negated by a write to the command register. */
 	ide_intrq_set(disk, false);
-	if (cmd->run)
+	if (disk->cd)
+		ide_packet_command(disk, opcode);
+	else if (cmd->run)
 		cmd->run(disk, cmd);
 	else
 		ide_abort(disk);

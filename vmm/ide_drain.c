@@ -23,7 +23,7 @@ static void ide_drain_expired(struct io_timer *timer)
 
 	machine_coalesced_drain(disk->device.machine);
 	pthread_mutex_lock(lock);
-	drain->armed = x->disk == disk && x->kind == IDE_WRITE && !x->dma && !x->inflight;
+	drain->armed = x->disk == disk && ide_kind_takes(x->kind) && !x->dma && !x->inflight;
 	if (x->pos != drain->pos)
 		drain->interval_ns = IDE_DRAIN_LEAST_NS;
 	else if (drain->interval_ns < IDE_DRAIN_MOST_NS)

@@ -30,7 +30,7 @@ void ide_geometry_default(struct ide_disk *disk)
 }
 
 /* Two characters to a word, the first in the upper byte; padded with spaces. */
-static void ide_string_put(uint16_t *words, unsigned n, const char *text)
+void ide_string_put(uint16_t *words, unsigned n, const char *text)
 {
 	size_t len = strlen(text);
 

@@ -71,7 +71,18 @@ enum {
 #define IDE_IOVS 256u
 
 /* What a command does to the disk. */
-enum ide_kind { IDE_READ, IDE_WRITE, IDE_VERIFY, IDE_FLUSH, IDE_IDENTIFY, IDE_KINDS };
+enum ide_kind {
+	IDE_READ,
+	IDE_WRITE,
+	IDE_VERIFY,
+	IDE_FLUSH,
+	IDE_IDENTIFY,
+	IDE_PACKET,    /* a packet is taken */
+	IDE_PACKET_IN, /* its data is given */
+	IDE_KINDS,
+};
+
+#define IDE_PACKET_BYTES 12u
 
 /* How the command named its address, and so how an error's is reported. */
 enum ide_addressing { IDE_CHS, IDE_LBA28, IDE_LBA48, IDE_ADDRESSINGS };
@@ -163,6 +174,8 @@ struct ide_disk {
 	struct histogram latency;
 	uint64_t sectors;
 	bool readonly;
+	bool cd;        /* a CD-ROM drive (ide_packet.c) */
+	uint32_t sense; /* a CD-ROM's, of its last packet */
 	char serial[21];
 
 	/* task file */
@@ -229,6 +242,16 @@ void ide_transfer_cancel(struct ide_channel *ch);
 /* Sends iov[0 .. niov) to the I/O thread. */
 void ide_request_submit(struct ide_channel *ch, enum blk_op op);
 void ide_address_set(struct ide_disk *disk, enum ide_addressing addressing, uint64_t lba);
+/* Shows the next block of the buffer; begins with its next load. */
+void ide_block_begin(struct ide_channel *ch, bool interrupt);
+void ide_chunk_begin(struct ide_channel *ch, bool first);
+/* The command is no longer the channel's. Its disk. */
+struct ide_disk *ide_transfer_close(struct ide_channel *ch);
+/* The guest, not the disk, fills the block. */
+static inline bool ide_kind_takes(enum ide_kind kind)
+{
+	return kind == IDE_WRITE || kind == IDE_PACKET;
+}
 /* A command without data is over; status is what it leaves beside READY. */
 void ide_command_end(struct ide_disk *disk, uint8_t error, uint8_t status);
 
@@ -236,6 +259,21 @@ void ide_command_end(struct ide_disk *disk, uint8_t error, uint8_t status);
 void ide_identify_fill(const struct ide_disk *disk, uint8_t to[BLK_SECTOR]);
 /* The translation a disk starts with. */
 void ide_geometry_default(struct ide_disk *disk);
+
+void ide_string_put(uint16_t *words, unsigned n, const char *text);
+
+/* ide_packet.c */
+/* A command, for a CD-ROM. */
+void ide_packet_command(struct ide_disk *disk, uint8_t opcode);
+void ide_packet_signature(struct ide_disk *disk);
+/* The packet is in the buffer; its data is all given; it cannot be read. */
+void ide_packet_taken(struct ide_channel *ch);
+void ide_packet_done(struct ide_channel *ch);
+void ide_packet_failed(struct ide_channel *ch);
+/* So many bytes are shown. */
+void ide_packet_shows(struct ide_disk *disk, uint32_t bytes);
+/* -EINVAL: it is none, why says so. Before the I/O thread has it. */
+int ide_packet_disc_check(struct blk_image *image, const char *path, char why[VMM_WHY_MAX]);
 
 /* ide_dma.c */
 uint64_t ide_bus_master_read(void *opaque, uint64_t offset, unsigned size);

@@ -148,7 +148,7 @@ static bool ide_data_ready(struct ide_channel *ch, bool write)
 	const struct ide_transfer *x = &ch->xfer;
 
 	return ide_decoded(ch) && x->disk && x->disk == ide_selected(ch) && !ide_busy(ch) &&
-	       !x->dma && (x->disk->status & IDE_ST_DRQ) && (x->kind == IDE_WRITE) == write;
+	       !x->dma && (x->disk->status & IDE_ST_DRQ) && ide_kind_takes(x->kind) == write;
 }
 
 static void ide_data_read(struct ide_channel *ch, void *buf, size_t bytes)
@@ -303,6 +303,8 @@ void ide_signature_set(struct ide_disk *disk)
 	disk->lba[0] = (struct ide_fifo){1, 0};
 	disk->lba[1] = (struct ide_fifo){0, 0};
 	disk->lba[2] = (struct ide_fifo){0, 0};
+	if (disk->cd)
+		ide_packet_signature(disk);
 }
 
 /* ATA-6, Software reset. BSY stays until the request in flight, if any, is back. */

@@ -9,7 +9,7 @@
 
 #include "vmm/ide_priv.h"
 
-#define IDE_STATE_VERSION 1u
+#define IDE_STATE_VERSION 2u
 
 /* ------------------------------------------------------------------ reset */
 
@@ -18,6 +18,7 @@ void ide_disk_reset(struct ide_disk *disk)
 	ide_geometry_default(disk);
 	ide_signature_set(disk);
 	disk->features = 0;
+	disk->sense = 0;
 	disk->intrq = false;
 	disk->multiple = 0;
 	disk->transfer_mode = 0x22; /* as firmware would leave it: multiword DMA 2 */
@@ -151,7 +152,7 @@ static void ide_transfer_save(const struct ide_channel *ch, struct state_writer 
 	state_put_u32(w, x->chunk);
 	state_put_u32(w, x->pos);
 	state_put_u32(w, x->end);
-	if (x->kind == IDE_WRITE)
+	if (ide_kind_takes(x->kind))
 		state_put_bytes(w, ch->buffer, x->pos);
 	else
 		state_put_bytes(w, ch->buffer + x->pos, x->chunk - x->pos);
@@ -212,6 +213,8 @@ static void ide_disk_op_save(struct device *d, struct state_writer *w)
 	state_put_u8(w, disk->power);
 	state_put_u8(w, disk->write_cache);
 	state_put_u8(w, disk->look_ahead);
+	state_put_u8(w, disk->cd);
+	state_put_u32(w, disk->sense);
 	state_section_end(w);
 	pthread_mutex_unlock(lock);
 }
@@ -224,6 +227,17 @@ static void ide_load_fail(struct state_reader *r)
 		r->error = -EINVAL;
 }
 
+/* A packet, or its data, of a CD-ROM: pieces of any length. */
+static bool ide_packet_valid(const struct ide_transfer *x)
+{
+	if (x->dma || x->failed || x->limit == 0 || x->limit > IDE_CHUNK || x->pos >= x->end ||
+		x->end > x->chunk)
+		return false;
+	if (x->kind == IDE_PACKET)
+		return x->chunk == IDE_PACKET_BYTES && x->block == IDE_PACKET_BYTES && !x->left;
+	return x->chunk <= IDE_BUFFER_BYTES && x->block >= 2 && x->block <= 0xfffe;
+}
+
 /* Could a command at rest look like this? */
 static bool ide_transfer_valid(const struct ide_transfer *x)
 {
@@ -231,6 +245,10 @@ static bool ide_transfer_valid(const struct ide_transfer *x)
 
 	if (x->addressing >= IDE_ADDRESSINGS || x->lba > disk->sectors ||
 		x->left > disk->sectors - x->lba || x->left > 65536)
+		return false;
+	if (x->kind == IDE_PACKET || x->kind == IDE_PACKET_IN)
+		return disk->cd && ide_packet_valid(x);
+	if (disk->cd && x->kind != IDE_IDENTIFY)
 		return false;
 	if (x->kind == IDE_WRITE ? disk->readonly : x->kind != IDE_READ && x->kind != IDE_IDENTIFY)
 		return false;
@@ -279,7 +297,7 @@ static void ide_transfer_load(struct ide_channel *ch, struct state_reader *r)
 	}
 	if (x->dma)
 		return;
-	if (x->kind == IDE_WRITE)
+	if (ide_kind_takes(x->kind))
 		state_get_bytes(r, ch->buffer, x->pos);
 	else
 		state_get_bytes(r, ch->buffer + x->pos, x->chunk - x->pos);
@@ -344,6 +362,9 @@ static void ide_disk_registers_load(struct ide_disk *disk, struct state_reader *
 	disk->power = state_get_u8(r);
 	disk->write_cache = state_get_u8(r);
 	disk->look_ahead = state_get_u8(r);
+	if (state_get_u8(r) != disk->cd)
+		ide_load_fail(r);
+	disk->sense = state_get_u32(r) & 0xffff0f;
 }
 
 static void ide_disk_op_load(struct device *d, struct state_reader *r)
@@ -365,7 +386,7 @@ static void ide_disk_op_load(struct device *d, struct state_reader *r)
 		disk->channel->xfer.disk = NULL;
 	}
 	ide_irq_restore(disk->channel);
-	if (disk->channel->xfer.disk == disk && disk->channel->xfer.kind == IDE_WRITE)
+	if (disk->channel->xfer.disk == disk && ide_kind_takes(disk->channel->xfer.kind))
 		ide_drain_start(disk);
 	pthread_mutex_unlock(lock);
 }

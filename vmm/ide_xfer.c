@@ -90,7 +90,7 @@ void ide_command_end(struct ide_disk *disk, uint8_t error, uint8_t status)
 }
 
 /* The command is no longer the channel's; how it ended is counted. */
-static struct ide_disk *ide_transfer_close(struct ide_channel *ch)
+struct ide_disk *ide_transfer_close(struct ide_channel *ch)
 {
 	struct ide_transfer *x = &ch->xfer;
 	struct ide_disk *disk = x->disk;
@@ -130,7 +130,9 @@ static void ide_request_failed(struct ide_channel *ch)
 {
 	struct ide_transfer *x = &ch->xfer;
 
-	if (x->kind == IDE_READ || x->kind == IDE_VERIFY)
+	if (x->kind == IDE_PACKET_IN)
+		ide_packet_failed(ch);
+	else if (x->kind == IDE_READ || x->kind == IDE_VERIFY)
 		ide_transfer_fail(ch, IDE_ER_UNC, 0);
 	else
 		ide_transfer_fail(ch, IDE_ER_ABRT, IDE_ST_DF);
@@ -150,7 +152,7 @@ void ide_transfer_cancel(struct ide_channel *ch)
 
 /* Shows the next block of the buffer. ATA-6, PIO data-in and PIO data-out protocols: an interrupt
  * for each block but the first of a write. */
-static void ide_block_begin(struct ide_channel *ch, bool interrupt)
+void ide_block_begin(struct ide_channel *ch, bool interrupt)
 {
 	struct ide_transfer *x = &ch->xfer;
 	uint32_t rest = x->chunk - x->pos;
@@ -158,14 +160,16 @@ static void ide_block_begin(struct ide_channel *ch, bool interrupt)
 	x->end = x->pos + (rest < x->block ? rest : x->block);
 	x->disk->error = 0;
 	x->disk->status = IDE_ST_READY | IDE_ST_DRQ;
-	if (x->kind == IDE_WRITE)
+	if (ide_kind_takes(x->kind))
 		ide_drain_start(x->disk);
+	if (x->kind == IDE_PACKET_IN)
+		ide_packet_shows(x->disk, x->end - x->pos);
 	if (interrupt)
 		ide_intrq_set(x->disk, true);
 }
 
 /* Begins with the buffer's next load: fetches it, or has it gathered from the guest. */
-static void ide_chunk_begin(struct ide_channel *ch, bool first)
+void ide_chunk_begin(struct ide_channel *ch, bool first)
 {
 	struct ide_transfer *x = &ch->xfer;
 
@@ -190,6 +194,10 @@ void ide_block_end(struct ide_channel *ch)
 	x->disk->status = IDE_ST_READY;
 	if (x->kind == IDE_WRITE)
 		ide_chunk_submit(ch);
+	else if (x->kind == IDE_PACKET)
+		ide_packet_taken(ch);
+	else if (x->kind == IDE_PACKET_IN && !x->left)
+		ide_packet_done(ch);
 	else if (x->failed)
 		ide_transfer_fail(ch, IDE_ER_UNC, 0);
 	else if (x->left)
@@ -204,7 +212,7 @@ static void ide_chunk_end(struct ide_channel *ch)
 {
 	struct ide_transfer *x = &ch->xfer;
 
-	if (x->kind == IDE_READ)
+	if (x->kind == IDE_READ || x->kind == IDE_PACKET_IN)
 		ide_block_begin(ch, true);
 	else if (x->left)
 		ide_chunk_begin(ch, false);

@@ -159,6 +159,7 @@ static int machine_disk_create(struct machine *m, unsigned i, char why[VMM_WHY_M
 		return why_set(why, -EINVAL, "--disk serial=%.60s: longer than 20 characters",
 			cfg->serial);
 	args.index = machine_model_index(m, model);
+	opts.readonly |= model->create_disk == ide_cd_create;
 	snprintf(args.name, sizeof(args.name), "disk%u", i);
 	if (model->create_disk != virtio_pci_vhost_blk_create) {
 		rc = blk_open(&unit->image, &opts, why);

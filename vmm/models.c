@@ -12,7 +12,7 @@
 	{"path", "FILE", "the image: a raw or qcow2 file, or a block device"},                     \
 		{"fd", "N", "an open descriptor instead of a path"},                               \
 		{"nbd", "URI", "a disk of an NBD server: nbd://HOST/EXPORT, nbd+unix://..."},      \
-		{"model", "virtio-blk|ide", "the device the guest sees (virtio-blk)"},             \
+		{"model", "virtio-blk|ide|ide-cd", "the device the guest sees (virtio-blk)"},             \
 		{"engine", "io_uring|aio|threads|auto", "how the host does the I/O (auto)"},       \
 		{"format", "raw|qcow2|auto", "of the image (auto: by how it begins)"},             \
 		{"direct", "on|off|auto", "past the host's page cache: O_DIRECT (auto)"},          \
@@ -127,6 +127,12 @@ static const struct device_model ide = {
 	.create_disk = ide_create,
 };
 
+static const struct device_model ide_cd = {
+	.info = {"ide-cd", "disk", "emulated", "ATAPI CD-ROM drive on IDE: an ISO 9660 image",
+		disk_options, NULL},
+	.create_disk = ide_cd_create,
+};
+
 static const struct device_model virtio_net = {
 	.info = {"virtio-net", "net", "split", "virtio 1.2 network device on PCI",
 		virtio_net_options, NULL},
@@ -186,6 +192,7 @@ static const struct device_model virtio_balloon = {
 const struct device_model *const device_models[] = {
 	&virtio_blk,
 	&ide,
+	&ide_cd,
 	&vhost_blk,
 	&virtio_net,
 	&e1000,

@@ -15,6 +15,7 @@
 
 #include "vmm/machine_priv.h"
 
+#define BOOT_NO_FLOPPY_CHECK 1u /* a boot sector without its mark will do on a floppy */
 #define RTC_PORT     0x70u
 #define RTC_IRQ      8u
 #define RTC_BYTES    128u
@@ -61,6 +62,9 @@ enum {
 #define ALARM_ANY    0xc0u
 #define NVRAM_SHIFT  0x0fu
 #define PORT_NMI_OFF 0x80u
+
+/* The numbers 1 to 4 of the boot order. */
+static const char boot_letters[] = "acdn";
 
 struct rtc {
 	struct device device;
@@ -408,6 +412,26 @@ static void rtc_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
 
 /* ------------------------------------------------------------------ life */
 
+static uint8_t boot_number(char letter)
+{
+	const char *at = letter ? strchr(boot_letters, letter) : NULL;
+
+	return at ? (uint8_t)(at - boot_letters + 1) : 0;
+}
+
+int vmm_boot_parse(const char *text, char out[4])
+{
+	size_t n = strlen(text);
+
+	if (!n || n > 3)
+		return -EINVAL;
+	for (size_t i = 0; i < n; i++)
+		if (!strchr(boot_letters, text[i]) || strchr(text + i + 1, text[i]))
+			return -EINVAL;
+	memcpy(out, text, n + 1);
+	return 0;
+}
+
 /* What firmware keeps there about memory and processors. */
 static void rtc_nvram_fill(struct rtc *rtc)
 {
@@ -428,6 +452,9 @@ static void rtc_nvram_fill(struct rtc *rtc)
 	b[0x5c] = high >> 24;
 	b[0x5d] = high >> 32;
 	b[0x5f] = m->cfg.cpus - 1;
+	/* as QEMU's firmware reads it: the first two of the boot order, and the third */
+	b[0x3d] = (uint8_t)(boot_number(m->cfg.boot[0]) | boot_number(m->cfg.boot[1]) << 4);
+	b[0x38] = (uint8_t)(boot_number(m->cfg.boot[2]) << 4 | BOOT_NO_FLOPPY_CHECK);
 }
 
 /* The battery keeps time and memory over a reset. */

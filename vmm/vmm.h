@@ -81,6 +81,8 @@ struct net_config {
 /* What a guest's processors are: all that KVM offers, or an x86-64 level as a template, which is
  * the same on every host that has it. */
 enum vmm_cpu { VMM_CPU_HOST, VMM_CPU_V2, VMM_CPU_V3 };
+/* Letters of a (floppy), c (disk), d (CD), n (network), at most three, each once. -EINVAL. */
+int vmm_boot_parse(const char *text, char out[4]);
 /* "host", "v2", "v3". -EINVAL. */
 int vmm_cpu_parse(const char *text, enum vmm_cpu *out);
 /* The console hvc0 (virtio-console); the one that is ttyS0 is machine_config.console_out. */
@@ -151,6 +153,7 @@ struct machine_config {
 	const char *firmware_vars; /* flash for its variables, below it: a file; NULL: none */
 	int firmware_log;          /* what it says on its debug port; -1: nowhere */
 	enum vmm_choice vga;       /* a screen; default: with firmware */
+	char boot[4];              /* what firmware tries, in order, as vmm_boot_parse() takes it */
 	const char *initrd;        /* NULL: none */
 	const char *cmdline;       /* NULL: empty */
 	struct disk_config disks[VMM_DISKS_MAX];

@@ -323,6 +323,8 @@ const struct device_model *device_model_find(const char *kind, const char *name)
 
 int ide_create(struct machine *m, const struct disk_args *args, struct device **out,
 	char why[VMM_WHY_MAX]);
+int ide_cd_create(struct machine *m, const struct disk_args *args, struct device **out,
+	char why[VMM_WHY_MAX]);
 int ne2000_create(
 	struct machine *m, const struct net_args *args, struct device **out, char why[VMM_WHY_MAX]);
 int e1000_create(

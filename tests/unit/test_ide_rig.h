@@ -41,6 +41,7 @@ struct ide_rig {
 	uint64_t sectors;
 	unsigned disks;
 	bool readonly;
+	const char *model; /* NULL: ide */
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	bool level[16];
@@ -87,7 +88,7 @@ static inline void ide_rig_machine(struct ide_rig *r)
 	cfg.ndisks = r->disks;
 	for (unsigned i = 0; i < r->disks; i++) {
 		cfg.disks[i].fd = dup(r->fd[i]);
-		cfg.disks[i].model = "ide";
+		cfg.disks[i].model = r->model ? r->model : "ide";
 		cfg.disks[i].readonly = r->readonly;
 		cfg.disks[i].serial = i ? NULL : "SN-0123456789";
 	}

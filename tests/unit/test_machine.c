@@ -663,7 +663,7 @@ static void test_refused(void)
 	cfg.disks[0].path = "x.img";
 	cfg.disks[0].model = "floppy";
 	refused(&cfg, -EINVAL,
-		"--disk model=floppy: no such model; one of virtio-blk ide vhost-user-blk");
+		"--disk model=floppy: no such model; one of virtio-blk ide ide-cd vhost-user-blk");
 	config_no_kvm(&cfg);
 	cfg.nnets = 1;
 	cfg.nets[0].memory = "hole";
