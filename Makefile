@@ -42,7 +42,8 @@ PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-de
               linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev zlib1g-dev libzstd-dev \
               qemu-system-x86 cpio kmod xz-utils e2fsprogs iperf3 socat curl debootstrap wrk dmsetup \
               ethtool tcpdump perl libmicrohttpd-dev libnbd-dev nbdkit dpdk-dev \
-              openvswitch-switch-dpdk libcurl4-gnutls-dev libpng-dev libvncserver-dev seabios grub-pc-bin grub-common
+              openvswitch-switch-dpdk libcurl4-gnutls-dev libpng-dev libvncserver-dev isolinux syslinux-common xorriso \
+              memtest86+ ipxe-qemu seabios grub-pc-bin grub-common
 
 .DEFAULT_GOAL := build
 include perf/perf.mk tests/tests.mk frontend-drivers/linux/kmod.mk

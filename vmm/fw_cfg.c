@@ -31,7 +31,8 @@
 #define KEY_DIRECTORY 0x19u
 #define KEY_FILES     0x20u
 #define KEY_MASK      0x3fffu
-#define VGA_ROM_MAX   0x10000
+#define ROM_MAX       0x20000
+#define NET_ROMS      "/usr/lib/ipxe/qemu/pxe-"
 #define FILES_MAX     16u
 #define FILE_NAME     56u
 #define ID_DMA        3u /* the traditional interface, and DMA */
@@ -261,23 +262,56 @@ static int memory_add(struct fw_cfg *fw)
 	return file_add(fw, "etc/e820", map, len);
 }
 
-/* The screen's BIOS; without it the screen stays dark, and the serial port says what there is. */
-static int vga_rom_add(struct fw_cfg *fw)
+/* A ROM of the host's; without it, what it would do is not there. */
+static int rom_add(struct fw_cfg *fw, const char *name, const char *path)
 {
-	int fd = open(VGA_BIOS, O_RDONLY | O_CLOEXEC), rc = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC), rc = 0;
 	struct stat st;
 	uint8_t *rom;
 
 	if (fd < 0)
 		return 0;
-	if (!fstat(fd, &st) && st.st_size > 0 && st.st_size <= VGA_ROM_MAX) {
+	if (!fstat(fd, &st) && st.st_size > 0 && st.st_size <= ROM_MAX) {
 		rom = malloc((size_t)st.st_size);
 		rc = rom ? boot_pread(fd, rom, (uint64_t)st.st_size) : -ENOMEM;
 		if (!rc)
-			rc = file_add(fw, "vgaroms/vgabios.bin", rom, (size_t)st.st_size);
+			rc = file_add(fw, name, rom, (size_t)st.st_size);
 		free(rom);
 	}
 	close(fd);
+	return rc;
+}
+
+/* iPXE, to boot from the network: of Debian's package ipxe-qemu, one for each model of card. */
+static const struct {
+	const char *model, *name, *path;
+} net_roms[] = {
+	{"virtio-net", "pci1af4,1041.rom", NET_ROMS "virtio.rom"},
+	{"vhost-user-net", "pci1af4,1041.rom", NET_ROMS "virtio.rom"},
+	{"e1000", "pci8086,100e.rom", NET_ROMS "e1000.rom"},
+	{"ne2k_pci", "pci10ec,8029.rom", NET_ROMS "ne2k_pci.rom"},
+};
+
+static bool item_there(const struct fw_cfg *fw, const char *name)
+{
+	for (unsigned i = 0; i < fw->nitems; i++)
+		if (!strcmp(fw->items[i].name, name))
+			return true;
+	return false;
+}
+
+static int net_roms_add(struct fw_cfg *fw)
+{
+	const struct machine_config *cfg = &fw->device.machine->cfg;
+	int rc = 0;
+
+	for (unsigned i = 0; i < cfg->nnets && !rc; i++) {
+		const char *model = cfg->nets[i].model ? cfg->nets[i].model : "virtio-net";
+
+		for (size_t k = 0; k < sizeof(net_roms) / sizeof(net_roms[0]) && !rc; k++)
+			if (!strcmp(net_roms[k].model, model) && !item_there(fw, net_roms[k].name))
+				rc = rom_add(fw, net_roms[k].name, net_roms[k].path);
+	}
 	return rc;
 }
 
@@ -302,7 +336,9 @@ static int items_fill(struct fw_cfg *fw)
 	if (!rc)
 		rc = acpi_add(fw);
 	if (!rc && m->cfg.vga != VMM_OFF)
-		rc = vga_rom_add(fw);
+		rc = rom_add(fw, "vgaroms/vgabios.bin", VGA_BIOS);
+	if (!rc)
+		rc = net_roms_add(fw);
 	/* what is shown by INT 10h goes to the serial port, too */
 	if (!rc)
 		rc = file_add(fw, "etc/sercon-port", &sercon, sizeof(sercon));

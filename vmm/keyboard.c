@@ -8,6 +8,7 @@
 
 #define KEYS_TOGETHER 6u
 #define WAIT_NS       2000000u
+#define PACE_NS       30000000u /* a BIOS holds 15 keys that nobody has asked for, and drops the rest */
 #define KEY_SHIFT     0x2au
 #define EXTENDED      0x100u
 
@@ -121,6 +122,7 @@ static int keyboard_why(int rc, char why[VMM_WHY_MAX])
 
 int machine_type(struct machine *m, const char *text, unsigned timeout_ms, char why[VMM_WHY_MAX])
 {
+	const struct timespec pace = {.tv_nsec = PACE_NS};
 	bool shift;
 	int rc = 0;
 
@@ -140,6 +142,8 @@ int machine_type(struct machine *m, const char *text, unsigned timeout_ms, char 
 			rc = key_send(m, code, false, timeout_ms);
 		if (!rc && shift)
 			rc = key_send(m, KEY_SHIFT, false, timeout_ms);
+		if (c[1])
+			nanosleep(&pace, NULL);
 	}
 	return keyboard_why(rc, why);
 }
