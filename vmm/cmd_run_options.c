@@ -93,7 +93,7 @@ static const char help[] =
 	"                       router and host, the resolver, the guest (.2, .3, .15)\n"
 	"  hostname=TEXT        that DHCP gives; restrict=on|off: nothing gets out (off);\n"
 	"                       ipv6=on|off: also fec0::/64 (off)\n"
-	"  model=MODEL          virtio-net, e1000 or ne2k_pci (virtio-net)\n"
+	"  model=MODEL          virtio-net, e1000, ne2k_pci or rtl8139 (virtio-net)\n"
 	"  mac=ADDRESS          as 52:54:00:12:34:56 (made up)\n"
 	"  and with virtio-net:\n"
 	"  queues=N             queue pairs, 1 to 16 (1)\n"
@@ -413,7 +413,8 @@ static int option_set(struct run_options *o, int option, const char *value)
 	case O_BOOT:
 		if (vmm_boot_parse(value, cfg->boot))
 			return cli_fail("run", CLI_USAGE,
-				"--boot %.40s: use up to three of the letters a, c, d and n", value);
+				"--boot %.40s: use up to three of the letters a, c, d and n",
+				value);
 		return RUN_GO;
 	case O_CONTROL:
 		o->control = value;

@@ -290,6 +290,7 @@ static const struct {
 	{"vhost-user-net", "pci1af4,1041.rom", NET_ROMS "virtio.rom"},
 	{"e1000", "pci8086,100e.rom", NET_ROMS "e1000.rom"},
 	{"ne2k_pci", "pci10ec,8029.rom", NET_ROMS "ne2k_pci.rom"},
+	{"rtl8139", "pci10ec,8139.rom", NET_ROMS "rtl8139.rom"},
 };
 
 static bool item_there(const struct fw_cfg *fw, const char *name)

@@ -351,8 +351,8 @@ static void packet_run(struct ide_channel *ch, const uint8_t *cdb)
 		read_blocks(ch, get32(cdb + 2), get16(cdb + 7));
 		break;
 	case 0x2b: /* SEEK */
-		packet_finish(ch,
-			get32(cdb + 2) < cd_blocks(ch->xfer.disk) ? SENSE_NONE : SENSE_ADDRESS);
+		packet_finish(
+			ch, get32(cdb + 2) < cd_blocks(ch->xfer.disk) ? SENSE_NONE : SENSE_ADDRESS);
 		break;
 	case 0x43:
 		cmd_toc(ch, cdb);
@@ -526,7 +526,8 @@ int ide_packet_disc_check(struct blk_image *image, const char *path, char why[VM
 	if (!res && !memcmp(block + 1, "CD001", 5))
 		return 0;
 	snprintf(why, VMM_WHY_MAX,
-		"--disk path=%.150s: no CD image: there is no ISO 9660 volume descriptor in it; for a disk "
+		"--disk path=%.150s: no CD image: there is no ISO 9660 volume descriptor in it; "
+		"for a disk "
 		"use model=ide",
 		path ? path : "(fd)");
 	return -EINVAL;

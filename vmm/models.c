@@ -12,7 +12,7 @@
 	{"path", "FILE", "the image: a raw or qcow2 file, or a block device"},                     \
 		{"fd", "N", "an open descriptor instead of a path"},                               \
 		{"nbd", "URI", "a disk of an NBD server: nbd://HOST/EXPORT, nbd+unix://..."},      \
-		{"model", "virtio-blk|ide|ide-cd", "the device the guest sees (virtio-blk)"},             \
+		{"model", "virtio-blk|ide|ide-cd", "the device the guest sees (virtio-blk)"},      \
 		{"engine", "io_uring|aio|threads|auto", "how the host does the I/O (auto)"},       \
 		{"format", "raw|qcow2|auto", "of the image (auto: by how it begins)"},             \
 		{"direct", "on|off|auto", "past the host's page cache: O_DIRECT (auto)"},          \
@@ -56,7 +56,8 @@
 		{"hostname", "TEXT", "user: the name DHCP gives (none)"},                          \
 		{"restrict", "on|off", "user: nothing gets out (off)"},                            \
 		{"ipv6", "on|off", "user: also fec0::/64 (off)"},                                  \
-		{"model", "virtio-net|e1000|ne2k_pci", "the device the guest sees (virtio-net)"},  \
+		{"model", "virtio-net|e1000|ne2k_pci|rtl8139",                                     \
+			"the device the guest sees (virtio-net)"},                                 \
 	{                                                                                          \
 		"mac", "XX:XX:XX:XX:XX:XX", "hardware address (made up, locally unique)"           \
 	}
@@ -150,6 +151,11 @@ static const struct device_model ne2k_pci = {
 	.create_net = ne2000_create,
 };
 
+static const struct device_model rtl8139 = {
+	.info = {"rtl8139", "net", "emulated", "Realtek RTL8139C fast Ethernet", net_options, NULL},
+	.create_net = rtl8139_create,
+};
+
 static const struct model_option no_options[] = {{NULL, NULL, NULL}};
 
 static const struct model_option balloon_options[] = {
@@ -197,6 +203,7 @@ const struct device_model *const device_models[] = {
 	&virtio_net,
 	&e1000,
 	&ne2k_pci,
+	&rtl8139,
 	&vhost_net,
 	&virtio_console,
 	&virtio_rng,

@@ -186,7 +186,7 @@ bool ne2000_receive_room(void *ctx)
 }
 
 /* CRC-32 of an address, as the multicast filter hashes it (10.12). */
-static unsigned multicast_hash(const uint8_t *mac)
+unsigned ether_multicast_hash(const uint8_t *mac)
 {
 	uint32_t crc = 0xffffffff;
 
@@ -207,7 +207,7 @@ static bool filter_accepts(const struct ne2000 *n, const uint8_t *frame)
 	if (!memcmp(frame, broadcast, 6))
 		return n->rcr & RCR_AB;
 	if (frame[0] & 1) {
-		hash = multicast_hash(frame);
+		hash = ether_multicast_hash(frame);
 		return (n->rcr & RCR_AM) && (n->mar[hash >> 3] >> (hash & 7) & 1);
 	}
 	/* promiscuous means physical addresses only */

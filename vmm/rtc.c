@@ -16,15 +16,15 @@
 #include "vmm/machine_priv.h"
 
 #define BOOT_NO_FLOPPY_CHECK 1u /* a boot sector without its mark will do on a floppy */
-#define RTC_PORT     0x70u
-#define RTC_IRQ      8u
-#define RTC_BYTES    128u
-#define RTC_SECOND   1000000000ull
-#define RTC_UIP_NS   244000ull /* "update in progress" goes up that long before an update */
-#define RTC_CRYSTAL  32768ull
-#define RTC_NEVER    UINT64_MAX
-#define RTC_DAY      86400u
-#define RTC_YEAR_MAX 9999
+#define RTC_PORT             0x70u
+#define RTC_IRQ              8u
+#define RTC_BYTES            128u
+#define RTC_SECOND           1000000000ull
+#define RTC_UIP_NS           244000ull /* "update in progress" goes up that long before an update */
+#define RTC_CRYSTAL          32768ull
+#define RTC_NEVER            UINT64_MAX
+#define RTC_DAY              86400u
+#define RTC_YEAR_MAX         9999
 
 enum {
 	R_SECONDS = 0,

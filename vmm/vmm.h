@@ -68,7 +68,8 @@ struct net_config {
 	const char *memory;    /* "sink", "source", "echo" */
 	bool user;             /* behind NAT, as nat says */
 	struct net_user_options nat;
-	const char *model; /* "virtio-net" (default), "e1000", "ne2k_pci", "vhost-user-net" */
+	const char *model; /* "virtio-net" (default), "e1000", "ne2k_pci", "rtl8139",
+			      "vhost-user-net" */
 	struct vhost_config vhost;
 	bool mac_set;
 	uint8_t mac[6];

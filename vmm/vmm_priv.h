@@ -325,6 +325,11 @@ int ide_create(struct machine *m, const struct disk_args *args, struct device **
 	char why[VMM_WHY_MAX]);
 int ide_cd_create(struct machine *m, const struct disk_args *args, struct device **out,
 	char why[VMM_WHY_MAX]);
+int rtl8139_create(
+	struct machine *m, const struct net_args *args, struct device **out, char why[VMM_WHY_MAX]);
+/* The six bits by which the multicast filters of National's and Realtek's cards look an address up.
+ */
+unsigned ether_multicast_hash(const uint8_t *mac);
 int ne2000_create(
 	struct machine *m, const struct net_args *args, struct device **out, char why[VMM_WHY_MAX]);
 int e1000_create(

@@ -184,7 +184,7 @@ for command in "" run bench devices version; do
 	fi
 done
 check "version tells" grep -qE '^sluice [0-9.]+ \(liburing ' <("$SLUICE" version)
-check "devices lists all models" [ "$("$SLUICE" devices | grep -cE '^(virtio-blk|ide|virtio-net|e1000|ne2k_pci) ')" = 5 ]
+check "devices lists all models" [ "$("$SLUICE" devices | grep -cE '^(virtio-blk|ide|ide-cd|virtio-net|e1000|ne2k_pci|rtl8139) ')" = 7 ]
 check "devices virtio-blk lists its options" grep -q 'queue-size=' <("$SLUICE" devices virtio-blk)
 check "devices --json is JSON" jq -e 'length > 5' < <("$SLUICE" devices --json)
 

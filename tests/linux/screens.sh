@@ -82,7 +82,7 @@ mkdir "$T/www"
 printf '#!ipxe\necho IPXE HAS A SCRIPT BY HTTP\nsleep 600\n' >"$T/www/boot.ipxe"
 $BUSYBOX httpd -f -p 127.0.0.1:8099 -h "$T/www" &
 httpd=$!
-for model in virtio-net e1000 ne2k_pci; do
+for model in virtio-net e1000 ne2k_pci rtl8139; do
 	start --memory 64M --boot n --net "user,model=$model"
 	expect "iPXE, $model: it starts" 90 "iPXE initialising devices\|iPXE .*-- Open Source"
 	# while it waits for this very key, or later, when DHCP gave no file

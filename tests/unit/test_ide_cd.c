@@ -174,8 +174,8 @@ static void test_refused(void)
 
 static void read_check(unsigned block, unsigned n, unsigned limit, unsigned expected)
 {
-	const uint8_t cdb[12] = {0x28, 0, 0, 0, (uint8_t)(block >> 8), (uint8_t)block, 0, 0,
-		(uint8_t)n};
+	const uint8_t cdb[12] = {
+		0x28, 0, 0, 0, (uint8_t)(block >> 8), (uint8_t)block, 0, 0, (uint8_t)n};
 	unsigned pieces, got = data_take(packet(cdb, limit), limit ? limit : 0xffff, &pieces);
 
 	CU_ASSERT_EQUAL(got, n * BLOCK);

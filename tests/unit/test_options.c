@@ -282,8 +282,8 @@ static void net_mistakes(void)
 	net_bad("tap=a-name-of-16-chr", W("tap=", "15"));
 	net_bad("tap=a/b", W("tap=a/b", "15"));
 	net_bad("mem=void", W("mem=void", "sink, source or echo"));
-	net_bad("tap=t,model=rtl8139",
-		W("model=rtl8139", "unknown model", "virtio-net", "e1000", "ne2k_pci"));
+	net_bad("tap=t,model=tulip",
+		W("model=tulip", "unknown model", "virtio-net", "e1000", "ne2k_pci"));
 	net_bad("tap=t,model=ide", W("model=ide", "--disk"));
 	net_bad("tap=t,path=x", W("path", "unknown key", "tap", "mac"));
 	net_bad("tap=t,model=e1000,queues=2", W("queues=2", "model e1000", "virtio-net"));
