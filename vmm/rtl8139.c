@@ -239,6 +239,21 @@ static void phy_command_write(struct rtl8139 *e, uint16_t v)
 	rtl_put(e, RTL_BMCR, v & 0x8000 ? 0x1000 : v & 0x3d00, 2);
 }
 
+/*
+ * Drivers acknowledge what came while they found nothing, relying on the next frame to interrupt
+ * again (Linux). Into a full ring none comes, for those that wait are kept: so a ring that is full
+ * says once more that it has been received into.
+ */
+static void rtl_acknowledge(struct rtl8139 *e, uint16_t bits)
+{
+	uint32_t isr = rtl_get(e, RTL_ISR, 2) & ~(uint32_t)bits;
+
+	if (bits & ISR_ROK && e->regs[RTL_CR] & CR_RE && !rtl_rx_roomy(e))
+		isr |= ISR_ROK;
+	rtl_put(e, RTL_ISR, isr, 2);
+	rtl_irq_update(e);
+}
+
 static void word_write(struct rtl8139 *e, unsigned reg, uint16_t v)
 {
 	switch (reg) {
@@ -251,8 +266,7 @@ static void word_write(struct rtl8139 *e, unsigned reg, uint16_t v)
 		rtl_irq_update(e);
 		break;
 	case RTL_ISR:
-		rtl_put(e, reg, rtl_get(e, reg, 2) & ~(uint32_t)v, 2);
-		rtl_irq_update(e);
+		rtl_acknowledge(e, v);
 		break;
 	case RTL_BMCR:
 		phy_command_write(e, v);
@@ -301,8 +315,10 @@ static bool long_write(struct rtl8139 *e, unsigned reg, uint32_t v)
 	} else if (reg >= RTL_TSAD && reg < RTL_TSAD + 4 * RTL_TX) {
 		rtl_put(e, reg, v, 4);
 	} else if (reg == RTL_RBSTART) {
+		/* another ring is read and written from its beginning */
 		rtl_put(e, reg, v, 4);
 		rtl_put(e, RTL_CBR, 0, 2);
+		rtl_put(e, RTL_CAPR, 0xfff0, 2);
 	} else if (reg == RTL_TCR) {
 		rtl_put(e, reg, VERSION_C | (v & TCR_WRITABLE), 4);
 	} else if (reg == RTL_RCR) {

@@ -99,6 +99,11 @@ static uint32_t frame_space(uint32_t len)
 	return (len + RTL_HEADER + RTL_CRC + 3) & ~3u;
 }
 
+bool rtl_rx_roomy(const struct rtl8139 *e)
+{
+	return ring_room(e) > frame_space(RTL_FRAME_MAX);
+}
+
 static bool receiver_on(const struct rtl8139 *e)
 {
 	return e->regs[RTL_CR] & CR_RE && e->cable && rtl_is_master(e) &&
@@ -112,7 +117,7 @@ bool rtl_receive_room(void *ctx)
 	bool room;
 
 	pthread_mutex_lock(&e->dev.lock);
-	room = receiver_on(e) && ring_room(e) > frame_space(RTL_FRAME_MAX);
+	room = receiver_on(e) && rtl_rx_roomy(e);
 	pthread_mutex_unlock(&e->dev.lock);
 	return room;
 }

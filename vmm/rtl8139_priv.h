@@ -113,6 +113,8 @@ void rtl_irq_update(struct rtl8139 *e);
 bool rtl_is_master(const struct rtl8139 *e);
 /* Has the guest taken all that was received? */
 bool rtl_rx_empty(const struct rtl8139 *e);
+/* Has the largest frame room? */
+bool rtl_rx_roomy(const struct rtl8139 *e);
 
 /* rtl8139_frames.c: legacy_net's callbacks (I/O thread, no lock held). */
 void rtl_transmit(void *ctx);

@@ -273,9 +273,17 @@ static void test_full(void)
 		nic_frame(f, nic_mac, n, 1000);
 		nic_peer_send(&r, f, 1000);
 	}
+	/* acknowledged, and nothing taken: no frame will come that could tell again */
+	NIC_UNTIL(rd(CBR, 2) > RX_SIZE - 1600);
+	nic_sync(&r);
+	wr(ISR, ROK, 2);
+	CU_ASSERT_TRUE(rd(ISR, 2) & ROK);
+	CU_ASSERT_TRUE(r.level);
 	for (uint32_t n = 0; n < 40; n++)
 		receive_check(nic_mac, n, 1000, 0x4001);
 	CU_ASSERT_EQUAL(rd(ISR, 2) & 0x10, 0);
+	wr(ISR, ROK, 2);
+	CU_ASSERT_FALSE(rd(ISR, 2) & ROK);
 	nic_close(&r);
 }
 
