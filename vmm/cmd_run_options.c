@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vmm/cli_run_priv.h"
 
+#define BIOS_DEFAULT   "/usr/share/seabios/bios-256k.bin" /* Debian's package seabios */
 #define MEMORY_MIN     (UINT64_C(2) << 20)
 #define IO_THREADS_MAX 16u
 #define POLL_US_MAX    1000000u
@@ -20,8 +22,8 @@ static const char help[] =
 	"\n"
 	"  --kernel FILE        a bzImage (vmlinuz), or an ELF image (vmlinux, or any\n"
 	"                       with a PVH note)\n"
-	"  --firmware FILE      a BIOS image instead of a kernel, such as\n"
-	"                       /usr/share/seabios/bios-256k.bin: it boots from a disk.\n"
+	"  --firmware FILE      a BIOS image instead of a kernel: it boots from a disk\n"
+	"                       (with --disk alone: Debian's SeaBIOS, where it is).\n"
 	"                       For UEFI: OVMF_CODE.fd,vars=COPY-OF-OVMF_VARS.fd\n"
 	"  --firmware-log FILE  what it says on its debug port (nowhere)\n"
 	"  --vga MODEL          its screen: std or none (std with --firmware)\n"
@@ -482,6 +484,9 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 		if (status != RUN_GO)
 			return status;
 	}
+	/* a PC with a disk and nothing else starts as any PC does */
+	if (!o->cfg.kernel && !o->cfg.firmware && o->cfg.ndisks && !access(BIOS_DEFAULT, R_OK))
+		o->cfg.firmware = BIOS_DEFAULT;
 	if (!o->cfg.kernel && !o->cfg.firmware)
 		return usage("--kernel: missing; give --kernel FILE, a bzImage or an ELF image; or "
 			     "--firmware FILE");

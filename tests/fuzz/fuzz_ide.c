@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A guest that touches the IDE controller's ports as it likes: both channels, the bus master, the
- * controller's config space, and memory that descriptors may lie in. Three disks of 256 KiB.
+ * controller's config space, and memory that descriptors may lie in. Three disks of 256 KiB, and a
+ * CD.
  *
  * Input: operations of 6 bytes: what, where, value (4). A machine is made once and reset for each.
  */
@@ -13,7 +14,8 @@
 
 #include "vmm/vmm.h"
 
-#define DISKS      3u
+#define DISKS      4u
+#define CD         3u
 #define DISK_BYTES (256u << 10)
 #define MEMORY     (2ull << 20)
 #define OPS_MAX    512u
@@ -31,9 +33,11 @@ static void fuzz_open(void)
 	cfg.ndisks = DISKS;
 	for (unsigned i = 0; i < DISKS; i++) {
 		cfg.disks[i].fd = memfd_create("fuzz", MFD_CLOEXEC);
-		cfg.disks[i].model = "ide";
+		cfg.disks[i].model = i == CD ? "ide-cd" : "ide";
 		cfg.disks[i].readonly = i == 2;
 		if (cfg.disks[i].fd < 0 || ftruncate(cfg.disks[i].fd, DISK_BYTES))
+			abort();
+		if (i == CD && pwrite(cfg.disks[i].fd, "\1CD001", 6, 32768) != 6)
 			abort();
 	}
 	if (machine_create(&machine, &cfg, why))
