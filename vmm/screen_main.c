@@ -68,8 +68,10 @@ static int screenshot(const char *path)
 	if (!picture.pixels)
 		return cli_fail(command, CLI_HOST, "no memory");
 	status = screen_map(&client);
-	if (status)
+	if (status) {
+		free(picture.pixels);
 		return status;
+	}
 	vga_draw(client.regs, client.memory, &picture);
 	f = out ? stdout : fopen(path, "wb");
 	rc = f ? picture_write(&picture, f) : -errno;
@@ -150,14 +152,16 @@ static int type(char *text)
 
 static int command_run(char **words, int n)
 {
+	static char none[1];
+	char *word = words[0] ? words[0] : none; /* it is there where one is wanted */
 	int status = CLI_OK;
 
 	if (!strcmp(command, "screenshot"))
-		return screenshot(words[0]);
+		return screenshot(word);
 	if (!strcmp(command, "screen"))
 		return screen_print();
 	if (!strcmp(command, "type"))
-		return type(words[0]);
+		return type(word);
 	for (int i = 0; i < n && !status; i++)
 		status = keyboard_put("keys", words[i]);
 	return status;
@@ -170,7 +174,7 @@ int main(int argc, char **argv)
 	struct cli_args a = {.argc = argc - 1, .argv = argv + 1, .options = options};
 	const char *socket = NULL;
 	enum cli_next next;
-	char *words[WORDS_MAX];
+	char *words[WORDS_MAX] = {NULL};
 	int n = 0, status = CLI_OK, want;
 
 	if (argc < 2) {

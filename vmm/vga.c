@@ -74,11 +74,10 @@ static bool window_offset(const struct vga *v, uint64_t at, uint32_t *offset)
 }
 
 /* A linear mode of a byte or more for a dot: the window is 64 KiB of memory. */
-static uint8_t *vbe_byte(struct vga *v, uint32_t offset)
+static bool vbe_linear(const struct vga *v, uint32_t offset, uint32_t *at)
 {
-	if (!vbe_on(v) || v->r->vbe[VBE_BPP] < 8)
-		return NULL;
-	return v->memory + ((v->r->vbe[VBE_BANK] * 65536u + offset) & (VGA_MEMORY - 1));
+	*at = (v->r->vbe[VBE_BANK] * 65536u + offset) & (VGA_MEMORY - 1);
+	return vbe_on(v) && v->r->vbe[VBE_BPP] >= 8;
 }
 
 /*
@@ -104,11 +103,11 @@ static uint32_t plane_offset(const struct vga *v, uint32_t offset, bool odd_even
 static uint8_t byte_read(struct vga *v, uint32_t offset)
 {
 	const struct vga_regs *r = v->r;
-	uint8_t *linear = vbe_byte(v, offset), planes, plane, value = 0xff;
+	uint8_t planes, plane, value = 0xff;
 	uint32_t at;
 
-	if (linear)
-		return *linear;
+	if (vbe_linear(v, offset, &at))
+		return v->memory[at];
 	at = plane_offset(v, offset, r->gc[5] & 0x10, &planes) * 4;
 	memcpy(v->r->latch, v->memory + at, 4);
 	if (r->gc[5] & 0x08) { /* read mode 1: where all colours that are cared for agree */
@@ -171,11 +170,11 @@ static uint8_t plane_value(const struct vga_regs *r, unsigned p, uint8_t value)
 
 static void byte_write(struct vga *v, uint32_t offset, uint8_t value)
 {
-	uint8_t *linear = vbe_byte(v, offset), planes;
+	uint8_t planes;
 	uint32_t at;
 
-	if (linear) {
-		*linear = value;
+	if (vbe_linear(v, offset, &at)) {
+		v->memory[at] = value;
 		return;
 	}
 	at = plane_offset(v, offset, !(v->r->seq[4] & 0x04), &planes) * 4;
