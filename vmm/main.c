@@ -5,6 +5,8 @@
 
 #include "vmm/cli_priv.h"
 
+#define COMMANDS "run, bench, devices, screen, screenshot, type, key, version or help"
+
 static const char help[] =
 	"Usage: sluice COMMAND [OPTION]...\n"
 	"\n"
@@ -49,7 +51,7 @@ static int command_run(int argc, char **argv)
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (!strcmp(argv[0], commands[i].name))
 			return commands[i].run(argc, argv);
-	return cli_fail("", CLI_USAGE, "%.60s: unknown command; `sluice help` lists them", argv[0]);
+	return cli_fail("", CLI_USAGE, "%.60s: unknown command; use " COMMANDS, argv[0]);
 }
 
 int main(int argc, char **argv)
@@ -57,7 +59,7 @@ int main(int argc, char **argv)
 	char *command_help[] = {argv[0], NULL, (char *)"--help", NULL};
 
 	if (argc < 2)
-		return cli_fail("", CLI_USAGE, "a command is missing; `sluice help` lists them");
+		return cli_fail("", CLI_USAGE, "a command is missing; use " COMMANDS);
 	if (strcmp(argv[1], "help") != 0 && strcmp(argv[1], "--help") != 0 &&
 		strcmp(argv[1], "-h") != 0)
 		return command_run(argc - 1, argv + 1);

@@ -36,7 +36,7 @@ bad() {
 
 run=(run --kernel "$GUEST")
 
-bad "no command" 2 "use run, bench, devices, version or help"
+bad "no command" 2 "use run, bench, devices, screen, screenshot, type, key, version or help"
 bad "unknown command" 2 "frob: unknown command; use" frob
 bad "unknown option" 2 "--colour: unknown option; .*--help" "${run[@]}" --colour red
 bad "a word that is no option" 2 "vmlinux: not an option" run vmlinux
@@ -45,9 +45,11 @@ bad "a flag with a value" 2 "--hugepages: takes no value" run --hugepages=on
 bad "an option twice" 2 "--cpus: given twice" "${run[@]}" --cpus 1 --cpus=2
 bad "no kernel" 2 "--kernel: missing; give --kernel FILE" run
 
+bad "a boot order of no letters" 2 "--boot xyz: use up to three of the letters a, c, d and n" run --boot xyz
 bad "firmware that is missing" 2 "--firmware $TMP/none: " run --firmware "$TMP/none"
 bad "firmware of no size" 2 "--firmware $TMP/text: .*an image of 64 KiB to 12 MiB, a multiple of 4 KiB, would do" run --firmware "$TMP/text"
 head -c 131072 /dev/zero >"$TMP/bios"
+bad "a CD that is none" 2 "--disk path=$TMP/bios: no CD image: there is no ISO 9660 volume descriptor in it; for a disk use model=ide" "${run[@]}" --disk "path=$TMP/bios,model=ide-cd"
 bad "variables that are missing" 2 "--firmware vars=$TMP/none: No such file" run --firmware "$TMP/bios,vars=$TMP/none"
 bad "variables of no size" 2 "--firmware vars=$TMP/text: .*a multiple of 4 KiB, up to 4 MiB, would do" run --firmware "$TMP/bios,vars=$TMP/text"
 bad "firmware without a name" 2 "--firmware: no file; use --firmware FILE or" run --firmware ",vars=$TMP/text"
