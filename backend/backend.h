@@ -135,6 +135,7 @@ struct io_thread_options {
 	const char *name; /* at most 15 bytes, as ps shows it */
 	/* Upper bound of the polling window; 0: never poll. Pauses that are long beside a sleep's
 	 * cost and beside the work between them are slept through all the same. */
+	/* from 1,000,000 on a window ends no sooner because work is overdue */
 	uint32_t poll_max_us;
 	bool no_uring; /* use epoll even where io_uring is allowed */
 };

@@ -26,6 +26,7 @@
 #define LEAN_SHARE       10u
 #define OVERDUE_TIMES    8u
 #define OVERDUE_MIN_NS   30000u
+#define OVERDUE_NEVER_NS 1000000000u
 #define LEAN_WEIGHT      8u /* of all before, against the newest */
 
 static _Thread_local const struct io_thread *io_current;
@@ -420,6 +421,8 @@ static uint64_t io_window(const struct io_thread *io)
 
 	if (lean)
 		return 0;
+	if (io->window_max_ns >= OVERDUE_NEVER_NS)
+		return io->window_ns; /* who asks for that much wants no sleep */
 	if (overdue < OVERDUE_MIN_NS)
 		overdue = OVERDUE_MIN_NS;
 	return overdue < io->window_ns ? overdue : io->window_ns;

@@ -443,7 +443,7 @@ struct frontend_net_ops {
 
 struct frontend_net {
 	const struct frontend_net_ops *ops;
-	const char *model; /* "virtio-net", "e1000", "ne2k_pci" */
+	const char *model; /* "virtio-net", "e1000", "ne2k_pci", "rtl8139" */
 	uint8_t mac[6];
 	unsigned queues; /* pairs */
 	unsigned tx_max; /* frames the driver can hold in one queue */
@@ -457,6 +457,7 @@ int virtio_net_open(unsigned index, unsigned queues, const struct frontend_virti
 	struct frontend_net **out);
 int e1000_open(unsigned index, struct frontend_net **out);
 int ne2000_open(unsigned index, struct frontend_net **out);
+int rtl8139_open(unsigned index, struct frontend_net **out);
 
 /* ------------------------------------------------------------------ virtio, without a machine */
 

@@ -122,7 +122,7 @@ net() {
 		in_turn "$round" net_tx virtio-net,$BIG sluice,split sluice,packed qemu,split qemu,packed host
 		in_turn "$round" net_rx virtio-net,$BIG sluice,split sluice,packed qemu,split qemu,packed host
 		in_turn "$round" net_echo "" sluice,split qemu,split
-		for model in e1000 ne2k_pci; do in_turn "$round" net_tx "$model,64" "sluice,$model" "qemu,$model"; done
+		for model in e1000 ne2k_pci rtl8139; do in_turn "$round" net_tx "$model,64" "sluice,$model" "qemu,$model"; done
 	done
 	echo
 	echo "A tap: frames are numbered and checked where they arrive, of those sent the kernel's count. QEMU: vhost=${QEMU_TAP##*=}."
@@ -136,7 +136,7 @@ net() {
 		raw "sluice,split,echo,$model" ns
 		raw "qemu,split,echo,$model" ns
 	done
-	for model in e1000 ne2k_pci; do
+	for model in e1000 ne2k_pci rtl8139; do
 		ratio "$model, 64 B frames out: by QEMU's" "sluice,$model,tx,64,tx" "qemu,$model,tx,64,tx" 2
 		raw "sluice,$model,tx,64,tx" frames/s
 		raw "qemu,$model,tx,64,tx" frames/s

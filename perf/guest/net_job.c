@@ -62,6 +62,8 @@ static struct frontend_net *port_get(const struct job *j)
 		r = e1000_open(j->dev_index, &p->net);
 	else if (!strcmp(j->dev, "ne2k_pci"))
 		r = ne2000_open(j->dev_index, &p->net);
+	else if (!strcmp(j->dev, "rtl8139"))
+		r = rtl8139_open(j->dev_index, &p->net);
 	else
 		r = -GUEST_ENODEV;
 	if (r) {

@@ -71,7 +71,7 @@ for transfer in pio dma; do
 	works "ide by $transfer" "job=blk,dev=ide,transfer=$transfer,work=randwrite,$blk job=blk,dev=ide,transfer=$transfer,work=seqread,size=65536,depth=2,ms=150" \
 		--disk "path=$TMP/disk,model=ide"
 done
-for model in ne2k_pci e1000; do
+for model in ne2k_pci e1000 rtl8139; do
 	works "$model" "job=net,dev=$model,work=echo,size=64,depth=8,ms=150 job=net,dev=$model,work=echo,size=1514,depth=8,ms=150" \
 		--net "mem=echo,model=$model"
 	works "$model receives" "job=net,dev=$model,work=tx,size=64,depth=8,ms=150" --net "mem=sink,model=$model"
