@@ -4,7 +4,7 @@
 . tests/linux/linux.bash
 need_lab
 export LAB_KEEP=$PWD/$TMP/kept
-guest_lines "$([ -n "${FULL:-}" ] && echo 4000 || echo 500)" SCREENS-DONE "bash tests/linux/screens.sh ${FULL:+full}"
+guest_lines "$([ -n "${FULL:-}" ] && echo 1800 || echo 500)" SCREENS-DONE "bash tests/linux/screens.sh ${FULL:+full}"
 mkdir -p build/screens
 cp "$LAB_KEEP"/*.png build/screens/
 check "pictures of each are kept" [ -s build/screens/memtest.png ]
