@@ -134,8 +134,8 @@ struct io_thread;
 struct io_thread_options {
 	const char *name; /* at most 15 bytes, as ps shows it */
 	/* Upper bound of the polling window; 0: never poll. Pauses that are long beside a sleep's
-	 * cost and beside the work between them are slept through all the same. */
-	/* from 1,000,000 on a window ends no sooner because work is overdue */
+	 * cost and beside the work between them are slept through all the same, and below
+	 * 1,000,000 a window ends when work is overdue, many times the mean pause. */
 	uint32_t poll_max_us;
 	bool no_uring; /* use epoll even where io_uring is allowed */
 };

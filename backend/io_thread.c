@@ -24,10 +24,10 @@
 #define LEAN_GAP_NS      64000u   /* some times what a sleep and a wake-up cost */
 #define LEAN_GAP_MAX_NS  1000000u /* no pause counts for more */
 #define LEAN_SHARE       10u
+#define LEAN_WEIGHT      8u /* of all before, against the newest */
 #define OVERDUE_TIMES    8u
 #define OVERDUE_MIN_NS   30000u
 #define OVERDUE_NEVER_NS 1000000000u
-#define LEAN_WEIGHT      8u /* of all before, against the newest */
 
 static _Thread_local const struct io_thread *io_current;
 

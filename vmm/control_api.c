@@ -4,9 +4,8 @@
  *
  *     GET /version     {"version": "..."}
  *     GET /screen      {"file": "/proc/PID/fd/N", "text": "..."}: vga.h's file, brought up to date
- *     PUT /keyboard    {"text": "root\n"} or {"keys": "ctrl-alt-delete"}: 204 when the guest has
- * it;
- *                      {"key": "a", "down": true}: that alone
+ *     PUT /keyboard    {"text": "root\n"} (64 characters), {"keys": "ctrl-alt-delete"}, or
+ *                      {"key": "a", "down": true}: 204 when the guest has it
  *     PUT /mouse       {"dx": 1, "dy": -2, "buttons": 1}
  */
 #include <cjson/cJSON.h>
@@ -19,7 +18,7 @@
 #include "vmm/cli_run_priv.h"
 
 #define TEXT_ROOM   32768u
-#define KEY_WAIT_MS 2000u
+#define KEY_WAIT_MS 4000u /* who waits 5 s for an answer is cut off */
 
 static void version_get(void *ctx, struct control_request *req)
 {

@@ -93,22 +93,34 @@ static uint16_t key_of_name(const char *name, size_t len)
 	return len == 1 ? key_of_char(*name, &shift) : 0;
 }
 
-/* Until the guest has room for it. */
-static int key_send(struct machine *m, uint16_t code, bool down, unsigned timeout_ms)
+static uint64_t end_after(unsigned timeout_ms)
+{
+	return clock_now_ns() + timeout_ms * 1000000ull;
+}
+
+/* The guest has no room: -EAGAIN, try again, or -ETIMEDOUT. Other results as they are. */
+static int room_await(int rc, uint64_t end_ns)
 {
 	const struct timespec wait = {.tv_nsec = WAIT_NS};
-	uint64_t end = clock_now_ns() + timeout_ms * 1000000ull;
+
+	if (rc != -EAGAIN)
+		return rc;
+	if (clock_now_ns() >= end_ns)
+		return -ETIMEDOUT;
+	nanosleep(&wait, NULL);
+	return -EAGAIN;
+}
+
+static int key_send(struct machine *m, uint16_t code, bool down, uint64_t end_ns)
+{
 	struct device *d = machine_device_find(m, "i8042");
 	int rc;
 
-	for (;;) {
-		rc = d ? i8042_key(d, (uint8_t)code, code & EXTENDED, down) : -ENODEV;
-		if (rc != -EAGAIN)
-			return rc;
-		if (clock_now_ns() >= end)
-			return -ETIMEDOUT;
-		nanosleep(&wait, NULL);
-	}
+	do
+		rc = room_await(
+			d ? i8042_key(d, (uint8_t)code, code & EXTENDED, down) : -ENODEV, end_ns);
+	while (rc == -EAGAIN);
+	return rc;
 }
 
 static int keyboard_why(int rc, char why[VMM_WHY_MAX])
@@ -123,9 +135,13 @@ static int keyboard_why(int rc, char why[VMM_WHY_MAX])
 int machine_type(struct machine *m, const char *text, unsigned timeout_ms, char why[VMM_WHY_MAX])
 {
 	const struct timespec pace = {.tv_nsec = PACE_NS};
+	uint64_t end_ns = end_after(timeout_ms);
 	bool shift;
 	int rc = 0;
 
+	if (strlen(text) > MACHINE_TYPE_MAX)
+		return why_set(why, -EINVAL, "text: longer than %u characters; give it in pieces",
+			MACHINE_TYPE_MAX);
 	for (const char *c = text; *c; c++)
 		if (!key_of_char(*c, &shift))
 			return why_set(why, -EINVAL,
@@ -135,13 +151,13 @@ int machine_type(struct machine *m, const char *text, unsigned timeout_ms, char 
 		uint16_t code = key_of_char(*c, &shift);
 
 		if (shift)
-			rc = key_send(m, KEY_SHIFT, true, timeout_ms);
+			rc = key_send(m, KEY_SHIFT, true, end_ns);
 		if (!rc)
-			rc = key_send(m, code, true, timeout_ms);
+			rc = key_send(m, code, true, end_ns);
 		if (!rc)
-			rc = key_send(m, code, false, timeout_ms);
+			rc = key_send(m, code, false, end_ns);
 		if (!rc && shift)
-			rc = key_send(m, KEY_SHIFT, false, timeout_ms);
+			rc = key_send(m, KEY_SHIFT, false, end_ns);
 		if (c[1])
 			nanosleep(&pace, NULL);
 	}
@@ -150,6 +166,7 @@ int machine_type(struct machine *m, const char *text, unsigned timeout_ms, char 
 
 int machine_keys(struct machine *m, const char *names, unsigned timeout_ms, char why[VMM_WHY_MAX])
 {
+	uint64_t end_ns = end_after(timeout_ms);
 	uint16_t codes[KEYS_TOGETHER];
 	unsigned n = 0;
 	int rc = 0;
@@ -172,9 +189,9 @@ int machine_keys(struct machine *m, const char *names, unsigned timeout_ms, char
 			break;
 	}
 	for (unsigned i = 0; i < n && !rc; i++)
-		rc = key_send(m, codes[i], true, timeout_ms);
+		rc = key_send(m, codes[i], true, end_ns);
 	for (unsigned i = n; i-- && !rc;)
-		rc = key_send(m, codes[i], false, timeout_ms);
+		rc = key_send(m, codes[i], false, end_ns);
 	return keyboard_why(rc, why);
 }
 
@@ -185,22 +202,17 @@ int machine_key(
 
 	if (!code)
 		return why_set(why, -EINVAL, "key: %.40s: no such key", name);
-	return keyboard_why(key_send(m, code, down, timeout_ms), why);
+	return keyboard_why(key_send(m, code, down, end_after(timeout_ms)), why);
 }
 
 int machine_mouse(struct machine *m, int dx, int dy, uint8_t buttons, unsigned timeout_ms)
 {
-	const struct timespec wait = {.tv_nsec = WAIT_NS};
-	uint64_t end = clock_now_ns() + timeout_ms * 1000000ull;
 	struct device *d = machine_device_find(m, "i8042");
+	uint64_t end_ns = end_after(timeout_ms);
 	int rc;
 
-	for (;;) {
-		rc = d ? i8042_mouse(d, dx, dy, buttons) : -ENODEV;
-		if (rc != -EAGAIN)
-			return rc;
-		if (clock_now_ns() >= end)
-			return -ETIMEDOUT;
-		nanosleep(&wait, NULL);
-	}
+	do
+		rc = room_await(d ? i8042_mouse(d, dx, dy, buttons) : -ENODEV, end_ns);
+	while (rc == -EAGAIN);
+	return rc;
 }

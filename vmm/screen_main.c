@@ -14,7 +14,8 @@
 #include "vmm/cli_priv.h"
 #include "vmm/screen_client_priv.h"
 
-#define WORDS_MAX 64
+#define WORDS_MAX  64
+#define TYPE_PIECE 64u
 
 static const char help[] =
 	"Usage: sluice screenshot --control PATH FILE.png\n"
@@ -142,10 +143,21 @@ static int keyboard_put(const char *key, const char *value)
 
 static int type(char *text)
 {
+	char piece[TYPE_PIECE + 1];
+	int status = CLI_OK;
+	size_t n;
+
 	if (!unescape(text))
 		return cli_fail(command, CLI_USAGE,
 			"text: a backslash stands before n, t, b or another backslash");
-	return keyboard_put("text", text);
+	/* as much at a time as the monitor takes */
+	for (size_t left = strlen(text); left && !status; text += n, left -= n) {
+		n = left < TYPE_PIECE ? left : TYPE_PIECE;
+		memcpy(piece, text, n);
+		piece[n] = '\0';
+		status = keyboard_put("text", piece);
+	}
+	return status;
 }
 
 /* ------------------------------------------------------------------ from start to end */

@@ -262,11 +262,13 @@ void machine_hvc_resize(struct machine *m, uint16_t cols, uint16_t rows);
 
 /*
  * Keys of the guest's keyboard. text: what is typed on a US keyboard, ASCII with newline, tab and
- * backspace. keys: names joined by dashes, pressed together, "ctrl-alt-delete". Waits for the guest
- * to read, up to timeout_ms for each key. Any one thread. -EINVAL: no such key or character,
- * nothing was typed, why says which; -ETIMEDOUT: it does not read; -ENODEV: it has the keyboard
+ * backspace, at most MACHINE_TYPE_MAX characters, at 30 a second. keys: names joined by dashes,
+ * pressed together, "ctrl-alt-delete". Waits for the guest to read, timeout_ms for the whole call.
+ * Any one thread. -EINVAL: no such key or character, or too many, nothing was typed, why says
+ * which; -ETIMEDOUT: it does not read, a part may have been typed; -ENODEV: it has the keyboard
  * switched off.
  */
+#define MACHINE_TYPE_MAX 64u
 int machine_type(struct machine *m, const char *text, unsigned timeout_ms, char why[VMM_WHY_MAX]);
 int machine_keys(struct machine *m, const char *keys, unsigned timeout_ms, char why[VMM_WHY_MAX]);
 /* One key goes down, or up. */

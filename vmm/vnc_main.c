@@ -206,15 +206,13 @@ static void changes_pass(void)
 /* The guest's end is the end. */
 static int frame_pass(void)
 {
-	char *text = NULL;
 	int status;
 
 	if (access(vnc.client.socket, F_OK)) {
 		stop = 1;
 		return CLI_OK;
 	}
-	status = screen_sync(&vnc.client, &text);
-	free(text);
+	status = screen_sync(&vnc.client, NULL);
 	if (status)
 		return status;
 	vga_draw(vnc.client.regs, vnc.client.memory, &vnc.now);

@@ -69,8 +69,11 @@ says "GET /version" 200 '"version"' GET /version
 says "GET /screen" 200 'SCREEN READY X' GET /screen
 "$SLUICE" type --control "$CTL" 'aB\n'
 check "typed: make and break, shift around, the return key" wait_for shows '1C F0 1C 12 32 F0 32 F0 12 5A F0 5A$'
+"$SLUICE" type --control "$CTL" "$(printf 'a%.0s' $(seq 180))"
+check "typed: more than one request takes, and longer than one may take" [ "$(screen | tr -d '\n ' | grep -o '1CF01C' | wc -l)" = 181 ]
+says "too much for one request" 400 'text: longer than 64 characters' PUT /keyboard "{\"text\":\"$(printf 'a%.0s' $(seq 65))\"}"
 "$SLUICE" key --control "$CTL" ctrl-alt-delete up
-check "keys pressed together, extended ones" wait_for shows '5A 14 11 E0 71 E0 F0 71 F0 11 F0 14 E0 75 E0 F0 75'
+check "keys pressed together, extended ones" wait_for shows 'F0 1C 14 11 E0 71 E0 F0 71 F0 11 F0 14 E0 75 E0 F0 75'
 ask PUT /mouse -d '{"dx":3,"dy":-2,"buttons":1}'
 check "the mouse" wait_for shows 'M09 M03 M02'
 says "a key that is none" 400 'keys: blue: no such key' PUT /keyboard '{"keys":"ctrl-blue"}'
