@@ -417,8 +417,9 @@ static void rtl_quiesce(struct device *d)
 {
 	struct rtl8139 *e = (struct rtl8139 *)d;
 
-	machine_coalesced_drain(d->machine);
-	legacy_net_quiesce(e->net);
+	/* a card that could not be made whole has none */
+	if (e->net)
+		legacy_net_quiesce(e->net);
 }
 
 static void rtl_resume(struct device *d)

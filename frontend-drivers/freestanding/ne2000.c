@@ -203,17 +203,10 @@ static void service(struct ne2000 *d, bool look)
 static int ne_sent(struct frontend_net *n, unsigned queue, uint64_t *tokens, unsigned max)
 {
 	struct ne2000 *d = ne_of(n);
-	unsigned got;
 
 	(void)queue;
 	service(d, d->sending && !(d->imr & NE_I_PTX));
-	got = d->nsent < max ? d->nsent : max;
-	for (unsigned i = 0; i < got; i++)
-		tokens[i] = d->sent[i];
-	for (unsigned i = got; i < d->nsent; i++)
-		d->sent[i - got] = d->sent[i];
-	d->nsent -= got;
-	return (int)got;
+	return (int)net_tokens_take(d->sent, &d->nsent, tokens, max);
 }
 
 /* The page the card writes next; a register of page 1. */

@@ -152,17 +152,10 @@ static void service(struct rtl8139 *d)
 static int rtl_sent(struct frontend_net *n, unsigned queue, uint64_t *tokens, unsigned max)
 {
 	struct rtl8139 *d = rtl_of(n);
-	unsigned got;
 
 	(void)queue;
 	service(d);
-	got = d->nsent < max ? d->nsent : max;
-	for (unsigned i = 0; i < got; i++)
-		tokens[i] = d->sent[i];
-	for (unsigned i = got; i < d->nsent; i++)
-		d->sent[i - got] = d->sent[i];
-	d->nsent -= got;
-	return (int)got;
+	return (int)net_tokens_take(d->sent, &d->nsent, tokens, max);
 }
 
 /* ------------------------------------------------------------------ receiving */

@@ -41,4 +41,18 @@ static inline void cpuid(uint32_t leaf, uint32_t out[4])
 			 : "a"(leaf), "c"(0));
 }
 
+/* The oldest of *nsent tokens, at most max, go to tokens; how many. The others move up. */
+static inline unsigned net_tokens_take(
+	uint64_t *sent, unsigned *nsent, uint64_t *tokens, unsigned max)
+{
+	unsigned got = *nsent < max ? *nsent : max;
+
+	for (unsigned i = 0; i < got; i++)
+		tokens[i] = sent[i];
+	for (unsigned i = got; i < *nsent; i++)
+		sent[i - got] = sent[i];
+	*nsent -= got;
+	return got;
+}
+
 #endif

@@ -4,44 +4,13 @@
  * groups of four bytes. First byte: bits 0-3 what, bits 4-5 size (1, 2, 4; 3: save and load), bit 6
  * write; then an offset or the value's upper bytes, and the value.
  */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "tests/fuzz/fuzz_machine_rig.h"
 
 #define OPERATIONS_MAX 2048u
-#define IMAGE          0x10000u
-#define MEMORY         (2u << 20)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static struct machine *fuzz_machine(void)
-{
-	static struct machine *m;
-	struct machine_config cfg;
-	char why[VMM_WHY_MAX], path[32];
-	int fd;
-
-	if (m) {
-		fuzz_machine_again(m);
-		return m;
-	}
-	fd = memfd_create("image", MFD_CLOEXEC);
-	if (fd < 0 || ftruncate(fd, IMAGE))
-		abort();
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	machine_config_init(&cfg);
-	cfg.no_kvm = true;
-	cfg.memory = MEMORY;
-	cfg.firmware = path;
-	if (machine_create(&m, &cfg, why))
-		abort();
-	close(fd);
-	return m;
-}
 
 /* A DMA request in guest memory is what it was made of: the input's own bytes. */
 static void fuzz_dma(struct machine *m, const uint8_t *bytes, size_t left)
@@ -57,7 +26,7 @@ static void fuzz_dma(struct machine *m, const uint8_t *bytes, size_t left)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const uint16_t ports[8] = {0x510, 0x511, 0x514, 0x518, 0x80, 0x402, 0xcf8, 0xcfc};
-	struct machine *m = fuzz_machine();
+	struct machine *m = fuzz_firmware_machine();
 	unsigned saves = 0;
 
 	for (size_t i = 0; i + 3 < size && i < 4 * OPERATIONS_MAX; i += 4) {

@@ -4,15 +4,9 @@
  * Input: groups of four bytes. First byte: bits 0-3 what, bits 4-5 size (1, 2, 4; 3: a picture, or
  * save and load), bit 6 write; then where, and the value.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include "tests/fuzz/fuzz_machine_rig.h"
 
 #define OPERATIONS_MAX 2048u
-#define IMAGE          0x10000u
 #define PICTURES_MAX   4u
 #define TEXT_ROOM      4096u
 
@@ -22,27 +16,11 @@ static const struct vga_regs *regs;
 
 static struct machine *fuzz_machine(void)
 {
-	static struct machine *m;
-	struct machine_config cfg;
-	char why[VMM_WHY_MAX], path[32];
+	struct machine *m = fuzz_firmware_machine();
 	void *file;
-	int fd;
 
-	if (m) {
-		fuzz_machine_again(m);
+	if (regs)
 		return m;
-	}
-	fd = memfd_create("image", MFD_CLOEXEC);
-	if (fd < 0 || ftruncate(fd, IMAGE))
-		abort();
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	machine_config_init(&cfg);
-	cfg.no_kvm = true;
-	cfg.memory = 2u << 20;
-	cfg.firmware = path;
-	if (machine_create(&m, &cfg, why))
-		abort();
-	close(fd);
 	file = mmap(NULL, VGA_FILE_SIZE, PROT_READ, MAP_SHARED, machine_screen_fd(m), 0);
 	if (file == MAP_FAILED)
 		abort();

@@ -6,6 +6,7 @@
 . tests/lab/lab.bash
 BRIDGE=build/sluice-bridge
 D=$PWD/$TMP
+CONTROL=$D/control
 ns=sluice-br-$$
 # DPDK's programs leave the folder of their prefix behind.
 trap '[ -z "${reserved:-}" ] || echo "$reserved" >/proc/sys/vm/nr_hugepages; ip netns del $ns 2>/dev/null; ip netns del $ns-b 2>/dev/null; cleanup; rm -rf /var/run/dpdk/"$ns"*' EXIT
@@ -60,16 +61,6 @@ check "--help fits a terminal" sh -c '"$1" --help | awk "length > 80 { exit 1 }"
 
 # ------------------------------------------------------------------ its life
 
-# wait_for COMMAND...: until it succeeds
-wait_for() {
-	local n=0
-	until "$@" >/dev/null 2>&1; do
-		n=$((n + 1))
-		[ $n -lt 400 ] || return 1
-		sleep 0.05
-	done
-}
-
 # start NAME ARGUMENTS...: the bridge, ready, in the namespace $inside if that is set; $bridge is its process
 start() {
 	local log=$TMP/$1.log
@@ -86,24 +77,6 @@ stop() {
 	kill -TERM "$bridge"
 	wait "$bridge"
 	check "$1: SIGTERM ends it well" [ $? = 0 ]
-}
-
-ask() {
-	local method=$1 path=$2
-	shift 2
-	curl -sS --unix-socket "$D/control" -X "$method" "http://x$path" "$@"
-}
-
-# says CASE STATUS TEXT METHOD PATH [DATA]
-says() {
-	local what=$1 want=$2 text=$3 got
-	shift 3
-	got=$(ask "$1" "$2" ${3:+-d "$3"} -w '\n%{http_code}')
-	if [ "${got##*$'\n'}" = "$want" ] && [[ $got == *"$text"* ]]; then
-		pass "$what"
-	else
-		fail "$what" "$got"
-	fi
 }
 
 # port NAME FILTER: of a port, by jq

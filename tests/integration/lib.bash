@@ -32,6 +32,34 @@ check() {
 	if "$@"; then pass "$what"; else fail "$what" "$*"; fi
 }
 
+# wait_for COMMAND...: until it succeeds, for at most 20 seconds
+wait_for() {
+	local n=0
+	until "$@" >/dev/null 2>&1; do
+		n=$((n + 1))
+		[ $n -lt 400 ] || return 1
+		sleep 0.05
+	done
+}
+
+# ask METHOD PATH [CURL-OPTION...]: on the control socket $CONTROL
+ask() {
+	local method=$1 path=$2
+	shift 2
+	curl -sS --unix-socket "$CONTROL" -X "$method" "http://x$path" "$@"
+}
+# says CASE STATUS TEXT METHOD PATH [DATA]: the answer's status, and what is in it
+says() {
+	local what=$1 want=$2 text=$3 got
+	shift 3
+	got=$(ask "$1" "$2" ${3:+-d "$3"} -w '\n%{http_code}')
+	if [ "${got##*$'\n'}" = "$want" ] && [[ $got == *"$text"* ]]; then
+		pass "$what"
+	else
+		fail "$what" "$got"
+	fi
+}
+
 # An image of the benchmark's pattern: image FILE SIZE
 image() { "$SLUICE" bench --make-image "$1" --image-size "$2"; }
 

@@ -3,7 +3,7 @@
 # A guest's screen, keyboard and mouse: the control socket, `sluice screen`, screenshot, type and key, and sluice-vnc. The guest is
 # firmware that writes what its keyboard sends (tests/linux/screen.S); it runs on any KVM.
 . "$(dirname "$0")/lib.bash"
-CTL=$TMP/control
+CONTROL=$TMP/control
 VNC=build/sluice-vnc
 
 # bad CASE STATUS PATTERN COMMAND...: one line on standard error, nothing on standard output
@@ -18,38 +18,18 @@ bad() {
 		pass "$what"
 	fi
 }
-wait_for() {
-	local n=0
-	until "$@" >/dev/null 2>&1; do
-		n=$((n + 1))
-		[ $n -lt 400 ] || return 1
-		sleep 0.05
-	done
-}
-screen() { "$SLUICE" screen --control "$CTL" 2>/dev/null; }
+screen() { "$SLUICE" screen --control "$CONTROL" 2>/dev/null; }
 # shows TEXT: without blanks and ends of lines, for it goes on where it comes to the edge
 shows() { screen | tr -d '\n ' | grep -q -- "${1// /}"; }
-ask() {
-	local method=$1 path=$2
-	shift 2
-	curl -sS --unix-socket "$CTL" -X "$method" "http://x$path" "$@"
-}
-# says CASE STATUS TEXT METHOD PATH [DATA]
-says() {
-	local what=$1 want=$2 text=$3 got
-	shift 3
-	got=$(ask "$1" "$2" ${3:+-d "$3"} -w '\n%{http_code}')
-	if [ "${got##*$'\n'}" = "$want" ] && [[ $got == *"$text"* ]]; then pass "$what"; else fail "$what" "$got"; fi
-}
 # png FILE: width, height
 png() { perl -e 'read(STDIN, $_, 24); print join("x", unpack("N2", substr($_, 16))), "\n" if /^\x89PNG/' <"$1"; }
 
 bad "no socket" 2 "screenshot: --control: missing" "$SLUICE" screenshot "$TMP/x.png"
-bad "no file" 2 "screenshot: 0 arguments" "$SLUICE" screenshot --control "$CTL"
-bad "nobody there" 1 "$CTL: Couldn't connect to server; is .sluice run --control. running" "$SLUICE" screen --control "$CTL"
-bad "an escape that is none" 2 "type: text: a backslash stands before n, t, b" "$SLUICE" type --control "$CTL" 'a\q'
+bad "no file" 2 "screenshot: 0 arguments" "$SLUICE" screenshot --control "$CONTROL"
+bad "nobody there" 1 "$CONTROL: Couldn't connect to server; is .sluice run --control. running" "$SLUICE" screen --control "$CONTROL"
+bad "an escape that is none" 2 "type: text: a backslash stands before n, t, b" "$SLUICE" type --control "$CONTROL" 'a\q'
 bad "VNC: no socket" 2 "vnc: --control: missing" $VNC
-bad "VNC: nobody there" 1 "is .sluice run --control. running" $VNC --control "$CTL"
+bad "VNC: nobody there" 1 "is .sluice run --control. running" $VNC --control "$CONTROL"
 bad "a screen without firmware" 2 "--vga std: it takes firmware" "$SLUICE" run --kernel "$GUEST" --vga std
 bad "a screen of no model" 2 "--vga cga: unknown model; use std or none" "$SLUICE" run --kernel "$GUEST" --vga cga
 bad "a control socket that cannot be" 1 "--control=$TMP/no/socket: " "$SLUICE" run --firmware build/tests/linux/screen.bin --control "$TMP/no/socket"
@@ -60,19 +40,19 @@ if [ ! -w /dev/kvm ]; then
 	skip "a guest's screen" "no access to /dev/kvm"
 	finish
 fi
-"$SLUICE" run --firmware build/tests/linux/screen.bin --control "$CTL" --console none >"$TMP/run.out" 2>"$TMP/run.err" </dev/null &
+"$SLUICE" run --firmware build/tests/linux/screen.bin --control "$CONTROL" --console none >"$TMP/run.out" 2>"$TMP/run.err" </dev/null &
 guest=$!
 children+=("$guest")
 check "the screen's text" wait_for shows 'SCREEN READY X'
-check "the socket is nobody else's" [ "$(stat -c %a "$CTL")" = 600 ]
+check "the socket is nobody else's" [ "$(stat -c %a "$CONTROL")" = 600 ]
 says "GET /version" 200 '"version"' GET /version
 says "GET /screen" 200 'SCREEN READY X' GET /screen
-"$SLUICE" type --control "$CTL" 'aB\n'
+"$SLUICE" type --control "$CONTROL" 'aB\n'
 check "typed: make and break, shift around, the return key" wait_for shows '1C F0 1C 12 32 F0 32 F0 12 5A F0 5A$'
-"$SLUICE" type --control "$CTL" "$(printf 'a%.0s' $(seq 180))"
+"$SLUICE" type --control "$CONTROL" "$(printf 'a%.0s' $(seq 180))"
 check "typed: more than one request takes, and longer than one may take" [ "$(screen | tr -d '\n ' | grep -o '1CF01C' | wc -l)" = 181 ]
 says "too much for one request" 400 'text: longer than 64 characters' PUT /keyboard "{\"text\":\"$(printf 'a%.0s' $(seq 65))\"}"
-"$SLUICE" key --control "$CTL" ctrl-alt-delete up
+"$SLUICE" key --control "$CONTROL" ctrl-alt-delete up
 check "keys pressed together, extended ones" wait_for shows 'F0 1C 14 11 E0 71 E0 F0 71 F0 11 F0 14 E0 75 E0 F0 75'
 ask PUT /mouse -d '{"dx":3,"dy":-2,"buttons":1}'
 check "the mouse" wait_for shows 'M09 M03 M02'
@@ -81,27 +61,27 @@ says "a character that no key has" 400 'text: byte 2 is no character' PUT /keybo
 says "nothing to type" 400 'give \"text\"' PUT /keyboard '{}'
 says "text and keys" 400 'give \"text\"' PUT /keyboard '{"text":"a","keys":"b"}'
 says "a mouse that leaps" 400 'numbers from -255 to 255' PUT /mouse '{"dx":1000}'
-bad "a name that is no key's" 2 "key: keys: blue: no such key" "$SLUICE" key --control "$CTL" blue
-"$SLUICE" screenshot --control "$CTL" "$TMP/shot.png"
+bad "a name that is no key's" 2 "key: keys: blue: no such key" "$SLUICE" key --control "$CONTROL" blue
+"$SLUICE" screenshot --control "$CONTROL" "$TMP/shot.png"
 check "a screenshot is a picture of the screen" [ "$(png "$TMP/shot.png")" = 720x400 ]
-"$SLUICE" screenshot --control "$CTL" - >"$TMP/shot2.png"
+"$SLUICE" screenshot --control "$CONTROL" - >"$TMP/shot2.png"
 check "a screenshot to standard output" cmp "$TMP/shot.png" "$TMP/shot2.png"
-bad "a screenshot that cannot be written" 1 "$TMP/no/x.png: cannot be written: No such file" "$SLUICE" screenshot --control "$CTL" "$TMP/no/x.png"
+bad "a screenshot that cannot be written" 1 "$TMP/no/x.png: cannot be written: No such file" "$SLUICE" screenshot --control "$CONTROL" "$TMP/no/x.png"
 
 # ------------------------------------------------------------------ VNC
 
 # vnc ARGUMENTS...
 vnc() {
 	: >"$TMP/vnc.err"
-	$VNC --control "$CTL" "$@" 2>"$TMP/vnc.err" </dev/null &
+	$VNC --control "$CONTROL" "$@" 2>"$TMP/vnc.err" </dev/null &
 	vnc=$!
 	children+=("$vnc")
 	wait_for grep -q "^sluice-vnc: ready" "$TMP/vnc.err" || fail "sluice-vnc $*" "$(tail -n 1 "$TMP/vnc.err")"
 }
-bad "VNC: nowhere" 2 "listen 1.2.3.4: use unix:PATH or ADDRESS:PORT" $VNC --control "$CTL" --listen 1.2.3.4
-bad "VNC: no password" 1 "password-file $TMP/none: No such file" $VNC --control "$CTL" --listen "unix:$TMP/vnc" --password-file "$TMP/none"
+bad "VNC: nowhere" 2 "listen 1.2.3.4: use unix:PATH or ADDRESS:PORT" $VNC --control "$CONTROL" --listen 1.2.3.4
+bad "VNC: no password" 1 "password-file $TMP/none: No such file" $VNC --control "$CONTROL" --listen "unix:$TMP/vnc" --password-file "$TMP/none"
 echo much-too-long >"$TMP/password"
-bad "VNC: a password that is none" 2 "its first line is to be 1 to 8 characters" $VNC --control "$CTL" --listen "unix:$TMP/vnc" --password-file "$TMP/password"
+bad "VNC: a password that is none" 2 "its first line is to be 1 to 8 characters" $VNC --control "$CONTROL" --listen "unix:$TMP/vnc" --password-file "$TMP/password"
 vnc --listen "unix:$TMP/vnc"
 check "VNC: the socket is nobody else's" [ "$(stat -c %a "$TMP/vnc")" = 600 ]
 perl tests/integration/rfb.pl "$TMP/vnc" keys=62,ff0d move=5,0 >"$TMP/rfb.out" 2>&1
@@ -118,10 +98,10 @@ port=$((20000 + $$ % 20000))
 vnc --listen "127.0.0.1:$port" --password-file "$TMP/password"
 perl tests/integration/rfb.pl "127.0.0.1:$port" >"$TMP/rfb.out" 2>&1
 check "VNC: a password is asked for" grep -qx "security 2" "$TMP/rfb.out"
-"$SLUICE" key --control "$CTL" f12
+"$SLUICE" key --control "$CONTROL" f12
 wait "$guest"
 check "the guest's end" grep -q 'the guest powered off' "$TMP/run.err"
 wait "$vnc"
 check "VNC: ends with the guest" [ $? = 0 ]
-check "nothing is left" [ ! -e "$CTL" ]
+check "nothing is left" [ ! -e "$CONTROL" ]
 finish
