@@ -230,6 +230,48 @@ static void test_switch(void)
 	unlink(second);
 }
 
+/* A device that is handed frames sees them where the other device put them: lent, not copied. */
+static unsigned lent_take(void *ctx, struct net_packet *const *pkts, unsigned n)
+{
+	unsigned *lent = ctx;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint8_t expected[ROOM];
+		uint32_t len = frame_make(expected, *lent);
+
+		if (pkts[i]->lender && pkts[i]->nsegs == 1 && pkts[i]->len == len &&
+			!memcmp(pkts[i]->segs[0].iov_base, expected, len))
+			(*lent)++;
+	}
+	return n;
+}
+
+static void test_lent(void)
+{
+	const struct net_switch_options o = {.workers = 1};
+	struct net_switch_port_options guest_options = {.name = "guest"};
+	struct net_port *guest = NULL;
+	struct net_switch *sw;
+	unsigned lent = 0;
+	const struct net_taker taker = {.offer = lent_take, .ctx = &lent};
+
+	CU_ASSERT_EQUAL_FATAL(net_switch_create(&sw, &o, why), 0);
+	net_switch_sleep(sw, 0);
+	CU_ASSERT_EQUAL_FATAL(net_switch_port_add(sw, &guest_options, &guest, why), 0);
+	net_port_taker_set(guest, 0, &taker);
+	joined_add(sw, "in", dpdk_open("net_pcap0,rx_pcap=%s", path_in));
+	net_switch_awake(sw, 0);
+	for (unsigned i = 0; i < 1000 && lent < FRAMES; i++)
+		net_switch_poll(sw, 0);
+	CU_ASSERT_EQUAL(lent, FRAMES);
+	net_switch_sleep(sw, 0);
+	net_port_taker_set(guest, 0, NULL);
+	net_port_close(guest);
+	CU_ASSERT_EQUAL(net_switch_port_remove(sw, "guest"), 0);
+	CU_ASSERT_EQUAL(net_switch_port_remove(sw, "in"), 0);
+	net_switch_destroy(sw);
+}
+
 static void test_end(void)
 {
 	net_dpdk_thread_leave();
@@ -243,6 +285,7 @@ static const struct unit_case cases[] = {
 	{"received", test_receive},
 	{"sent", test_send},
 	{"on the switch, lent and copied", test_switch},
+	{"lent, where the device put them", test_lent},
 	{"end", test_end},
 };
 
