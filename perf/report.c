@@ -90,7 +90,8 @@ static bool plot_begin(struct plot *p, const char *title, const char *xlabel, co
 	if (!p->script)
 		return false;
 	fprintf(p->script,
-		"set terminal svg noenhanced size 860,420 font 'sans-serif,12' background rgb 'white'\n"
+		"set terminal svg noenhanced size 860,420 font 'sans-serif,12' background rgb "
+		"'white'\n"
 		"set title \"%s\"\nset xlabel \"%s\"\nset ylabel \"%s\"\nset grid\nset key outside "
 		"right\n"
 		"set style data linespoints\n",
