@@ -691,6 +691,20 @@ struct split_vhost_info {
 };
 void split_vhost_info_get(struct split_device *d, struct split_vhost_info *out); /* any thread */
 
+/* ------------------------------------------------------------------ sockets in the file system */
+
+/*
+ * Listens at a path, with mode 0600 from its first moment on; a socket that nobody answers at any
+ * more is replaced. Closing removes the path, unless it has become somebody else's. why begins with
+ * label and path. -EADDRINUSE: another process answers there; -EEXIST: it is no socket; ... Any
+ * thread.
+ */
+struct unix_socket;
+int unix_socket_open(
+	struct unix_socket **out, const char *label, const char *path, char why[BACKEND_WHY_MAX]);
+int unix_socket_fd(const struct unix_socket *s); /* non-blocking; the socket's */
+void unix_socket_free(struct unix_socket *s);    /* NULL: nothing */
+
 /* ------------------------------------------------------------------ control sockets */
 
 /*

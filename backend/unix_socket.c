@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Listening at a path, for nobody but this user. */
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -120,4 +121,36 @@ void unix_socket_close(struct unix_socket *s)
 	s->bound = false;
 	close(s->fd);
 	s->fd = -1;
+}
+
+int unix_socket_open(
+	struct unix_socket **out, const char *label, const char *path, char why[BACKEND_WHY_MAX])
+{
+	struct unix_socket *s = malloc(sizeof(*s));
+	int rc;
+
+	*out = NULL;
+	if (!s) {
+		backend_why(why, "%s%.150s: no memory", label, path);
+		return -ENOMEM;
+	}
+	rc = unix_socket_listen(s, label, path, true, why);
+	if (rc)
+		free(s);
+	else
+		*out = s;
+	return rc;
+}
+
+int unix_socket_fd(const struct unix_socket *s)
+{
+	return s->fd;
+}
+
+void unix_socket_free(struct unix_socket *s)
+{
+	if (!s)
+		return;
+	unix_socket_close(s);
+	free(s);
 }

@@ -268,7 +268,7 @@ size_t acpi_tables_build(uint8_t *out, size_t room, uint64_t base, const struct 
 	acpi_put(&o, 36, 4);
 	acpi_put(&o, 0, 12);
 	facs = acpi_facs(&o);
-	dsdt = acpi_dsdt(&o);
+	dsdt = acpi_dsdt(&o, cfg);
 	fadt = acpi_fadt(&o, base + facs, base + dsdt);
 	madt = acpi_madt(&o, cfg);
 	xsdt = acpi_table_begin(&o, "XSDT", 1);

@@ -17,18 +17,21 @@
 #define AML_EXT     0x5bu
 #define AML_DEVICE  0x82u
 
-#define RES_IO        0x47u
-#define RES_IRQ       0x22u
-#define RES_END       0x79u
-#define RES_WORD      0x88u
-#define RES_DWORD     0x87u
-#define RES_MEMORY    0u
-#define RES_PORTS     1u
-#define RES_BUSES     2u
-#define RES_FIXED     0x0cu /* both ends */
-#define RES_ALL_PORTS 0x03u
-#define RES_RW        0x01u
-#define RES_CACHEABLE 0x02u
+#define RES_IO         0x47u
+#define RES_IRQ        0x22u
+#define RES_IRQ_FLAGS  0x23u
+#define RES_IRQ_EDGE   0x01u
+#define RES_IRQ_SHARED 0x10u
+#define RES_END        0x79u
+#define RES_WORD       0x88u
+#define RES_DWORD      0x87u
+#define RES_MEMORY     0u
+#define RES_PORTS      1u
+#define RES_BUSES      2u
+#define RES_FIXED      0x0cu /* both ends */
+#define RES_ALL_PORTS  0x03u
+#define RES_RW         0x01u
+#define RES_CACHEABLE  0x02u
 
 #define PCI_WINDOW     0xc0000000u
 #define PCI_WINDOW_END 0xfebfffffu
@@ -146,6 +149,14 @@ static void crs_irq(struct acpi_out *o, unsigned irq)
 	acpi_put(o, 1u << irq, 2);
 }
 
+/* Rising edge, and several devices may drive it (6.4.2.1, with the byte of flags). */
+static void crs_irq_shared(struct acpi_out *o, unsigned irq)
+{
+	acpi_put(o, RES_IRQ_FLAGS, 1);
+	acpi_put(o, 1u << irq, 2);
+	acpi_put(o, RES_IRQ_EDGE | RES_IRQ_SHARED, 1);
+}
+
 /* A window the bridge passes on. */
 static void crs_window(
 	struct acpi_out *o, unsigned type, unsigned flags, uint32_t min, uint32_t max)
@@ -221,7 +232,39 @@ static void dsdt_isa(struct acpi_out *o, const char *name, uint16_t id, unsigned
 	aml_end(o, device);
 }
 
-static void dsdt_pci(struct acpi_out *o)
+/* Those that exist, as serial.c places them. */
+static void dsdt_serials(struct acpi_out *o, unsigned present)
+{
+	static const struct {
+		const char *name;
+		uint16_t port;
+		uint8_t irq;
+	} places[VMM_SERIALS_MAX] = {
+		{"COM1", 0x3f8, 4}, {"COM2", 0x2f8, 3}, {"COM3", 0x3e8, 4}, {"COM4", 0x2e8, 3}};
+
+	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++) {
+		struct aml_crs crs;
+		size_t device;
+
+		if (!(present & 1u << i))
+			continue;
+		device = aml_device(o, places[i].name);
+		aml_hid(o, "_HID", 0x0501);
+		aml_name_int(o, "_UID", i + 1);
+		aml_name_int(o, "_STA", 0x0f);
+		crs = crs_begin(o);
+		crs_io(o, places[i].port, 8);
+		/* its line is another port's, too: two apart */
+		if (present & (i < 2 ? 4u << i : 1u << (i - 2)))
+			crs_irq_shared(o, places[i].irq);
+		else
+			crs_irq(o, places[i].irq);
+		crs_end(o, crs);
+		aml_end(o, device);
+	}
+}
+
+static void dsdt_pci(struct acpi_out *o, const struct acpi_config *cfg)
 {
 	size_t pci = aml_device(o, "PCI0"), isa;
 
@@ -233,7 +276,7 @@ static void dsdt_pci(struct acpi_out *o)
 	dsdt_pci_prt(o);
 	isa = aml_device(o, "ISA_");
 	aml_name_int(o, "_ADR", 0x10000);
-	dsdt_isa(o, "COM1", 0x0501, 4, 0x3f8, 8, 0);
+	dsdt_serials(o, cfg->serials);
 	dsdt_isa(o, "RTC_", 0x0b00, 8, 0x70, 2, 0);
 	dsdt_isa(o, "PS2K", 0x0303, 1, 0x60, 1, 0x64);
 	dsdt_isa(o, "PS2M", 0x0f13, 12, 0, 0, 0);
@@ -241,13 +284,13 @@ static void dsdt_pci(struct acpi_out *o)
 	aml_end(o, pci);
 }
 
-size_t acpi_dsdt(struct acpi_out *o)
+size_t acpi_dsdt(struct acpi_out *o, const struct acpi_config *cfg)
 {
 	size_t table = acpi_table_begin(o, "DSDT", 2), scope, package;
 
 	scope = aml_begin(o, AML_SCOPE);
 	acpi_put_text(o, "\\_SB_", 5);
-	dsdt_pci(o);
+	dsdt_pci(o, cfg);
 	aml_end(o, scope);
 	/* any type switches off; 5 says what is meant */
 	aml_name(o, "_S5_");

@@ -20,6 +20,6 @@ size_t acpi_table_begin(struct acpi_out *o, const char *signature, unsigned revi
 void acpi_table_end(struct acpi_out *o, size_t table);
 
 /* acpi_dsdt.c */
-size_t acpi_dsdt(struct acpi_out *o);
+size_t acpi_dsdt(struct acpi_out *o, const struct acpi_config *cfg);
 
 #endif

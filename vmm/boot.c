@@ -415,7 +415,7 @@ unsigned boot_memory_map(const struct ring_mem *mem, struct boot_range map[BOOT_
 
 static int boot_acpi_write(struct machine *m)
 {
-	struct acpi_config cfg = {.cpus = m->cfg.cpus};
+	struct acpi_config cfg = machine_acpi_config(m);
 	uint8_t *tables = malloc(BOOT_ACPI_MAX);
 	size_t len;
 	int rc;

@@ -8,14 +8,23 @@
 
 #define RUN_GO (-1) /* not an exit status: go on */
 
-enum run_console { RUN_CONSOLE_STDIO, RUN_CONSOLE_NONE, RUN_CONSOLE_FILE };
+/* Where a console's or port's cable leads. */
+enum run_place_kind { RUN_STDIO, RUN_NONE, RUN_FILE, RUN_UNIX, RUN_PTY };
+struct run_place {
+	enum run_place_kind kind;
+	const char *path;
+	/* opened */
+	struct unix_socket *socket;
+	int pty_user; /* the pseudo-terminal's other side, kept open; 0: none */
+};
 
 struct run_options {
 	struct machine_config cfg;
-	enum run_console console;
-	const char *console_file;
-	enum run_console hvc; /* with cfg.hvc.on */
-	const char *hvc_file;
+	struct run_place serials[VMM_SERIALS_MAX];
+	unsigned nserials;
+	struct run_place console; /* the first of them, where --serial is not given */
+	bool console_given;
+	struct run_place hvc; /* with cfg.hvc.on */
 	const char *firmware_log;
 	const char *control; /* socket; NULL: none */
 	char firmware[4096]; /* the path of --firmware PATH,vars=PATH */
@@ -28,8 +37,23 @@ struct run_options {
 int run_options_parse(struct run_options *o, int argc, char **argv);
 static inline bool run_hvc_has_terminal(const struct run_options *o)
 {
-	return o->cfg.hvc.on && o->hvc == RUN_CONSOLE_STDIO;
+	return o->cfg.hvc.on && o->hvc.kind == RUN_STDIO;
 }
+/* The serial port that has it; -1: none. */
+static inline int run_serial_of_terminal(const struct run_options *o)
+{
+	for (unsigned i = 0; i < o->nserials; i++)
+		if (o->serials[i].kind == RUN_STDIO)
+			return (int)i;
+	return -1;
+}
+
+/*
+ * What consoles and ports lead to, opened before anything runs (cmd_run_consoles.c); a status. Once
+ * it is there, a pseudo-terminal's name is said on standard error.
+ */
+int run_consoles_open(struct run_options *o);
+void run_consoles_close(struct run_options *o);
 
 /* The control socket (control_api.c); control_server_destroy() before the machine. */
 int run_control_open(struct control_server **out, const char *path, struct machine *m,

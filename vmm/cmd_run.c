@@ -4,14 +4,12 @@
  * until somebody types, a signal comes or the guest ends.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/cli_run_priv.h"
@@ -74,9 +72,11 @@ static void session_signal(struct session *s)
 
 static void session_type(struct session *s)
 {
-	size_t taken = run_hvc_has_terminal(s->opts)
-			       ? machine_hvc_input(s->m, s->typed, s->ntyped)
-			       : machine_console_input(s->m, s->typed, s->ntyped);
+	size_t taken =
+		run_hvc_has_terminal(s->opts)
+			? machine_hvc_input(s->m, s->typed, s->ntyped)
+			: machine_serial_input(s->m, (unsigned)run_serial_of_terminal(s->opts),
+				  s->typed, s->ntyped);
 
 	s->ntyped -= taken;
 	memmove(s->typed, s->typed + taken, s->ntyped);
@@ -251,62 +251,6 @@ static void descriptors_allow(const struct run_options *o)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/* "--console file=" and the like, before the path. */
-static int console_file_open(const char *option, const char *path, int *out)
-{
-	*out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
-	if (*out >= 0)
-		return 0;
-	return cli_fail(
-		"run", CLI_HOST, "%s%.100s: cannot be written: %s", option, path, strerror(errno));
-}
-
-/*
- * Standard output for the virtio console. A terminal or pipe is opened once more, for a descriptor
- * of our own that does not block: the flag on the one we were given is others' as well.
- */
-static int hvc_stdout_open(void)
-{
-	struct stat st;
-	int fd = -1;
-
-	if (!fstat(STDOUT_FILENO, &st) && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
-		fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	return fd >= 0 ? fd : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-}
-
-static int consoles_open(struct run_options *o)
-{
-	int status = 0;
-
-	if (o->console == RUN_CONSOLE_STDIO)
-		o->cfg.console_out = STDOUT_FILENO;
-	if (o->console == RUN_CONSOLE_FILE)
-		status = console_file_open("--console file=", o->console_file, &o->cfg.console_out);
-	if (!status && o->firmware_log)
-		status =
-			console_file_open("--firmware-log ", o->firmware_log, &o->cfg.firmware_log);
-	if (status || !o->cfg.hvc.on)
-		return status;
-	if (o->hvc == RUN_CONSOLE_FILE)
-		return console_file_open("--hvc file=", o->hvc_file, &o->cfg.hvc.out);
-	if (o->hvc == RUN_CONSOLE_STDIO) {
-		o->cfg.hvc.out = hvc_stdout_open();
-		terminal_size_get(STDOUT_FILENO, &o->cfg.hvc.cols, &o->cfg.hvc.rows);
-	}
-	return 0;
-}
-
-static void consoles_close(struct run_options *o)
-{
-	if (o->console == RUN_CONSOLE_FILE && o->cfg.console_out >= 0)
-		close(o->cfg.console_out);
-	if (o->cfg.hvc.out >= 0)
-		close(o->cfg.hvc.out);
-	if (o->cfg.firmware_log >= 0)
-		close(o->cfg.firmware_log);
-}
-
 /* On an I/O thread. */
 static void device_note(void *ctx, const char *device, const char *line)
 {
@@ -349,7 +293,7 @@ static int session_run(struct session *s)
 	interpreter_warn(s->m);
 	if (s->opts->verbose)
 		disks_report(s->m);
-	if (s->opts->console == RUN_CONSOLE_STDIO || run_hvc_has_terminal(s->opts)) {
+	if (run_serial_of_terminal(s->opts) >= 0 || run_hvc_has_terminal(s->opts)) {
 		s->input_open = true;
 		terminal_open(&s->tty, STDIN_FILENO);
 		terminal_raw(&s->tty);
@@ -376,10 +320,10 @@ int cmd_run(int argc, char **argv)
 		status = cli_fail("run", CLI_HOST, "signalfd: %s", strerror(errno));
 		goto out;
 	}
-	status = consoles_open(&opts);
+	status = run_consoles_open(&opts);
 	if (!status)
 		status = session_run(&s);
-	consoles_close(&opts);
+	run_consoles_close(&opts);
 	close(s.sig_fd);
 out:
 	machine_config_free(&opts.cfg);

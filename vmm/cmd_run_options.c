@@ -18,7 +18,7 @@ static const char help[] =
 	"Usage: sluice run --kernel FILE | --firmware FILE [OPTION]...\n"
 	"\n"
 	"Runs one guest until it powers off or is stopped. --key value and --key=value\n"
-	"are the same. --disk and --net may be given several times.\n"
+	"are the same. --disk, --net and --serial may be given several times.\n"
 	"\n"
 	"  --kernel FILE        a bzImage (vmlinuz), or an ELF image (vmlinux, or any\n"
 	"                       with a PVH note)\n"
@@ -47,7 +47,10 @@ static const char help[] =
 	"                       also where KVM could keep some together\n"
 	"  --no-moderation      an e1000 interrupts at once, however seldom its driver\n"
 	"                       wants it to\n"
-	"  --console WHERE      the first serial port: stdio, none or file=PATH (stdio)\n"
+	"  --serial WHERE       a serial port, COM1 the first time, COM2 to COM4 then: stdio,\n"
+	"                       none, file=PATH, unix=PATH (a socket to connect to) or pty\n"
+	"                       (a pseudo-terminal, its name on standard error); once, stdio\n"
+	"  --console WHERE      the same as the first --serial\n"
 	"  --hvc WHERE          a virtio console, hvc0: stdio, none or file=PATH; with\n"
 	"                       stdio the serial port has no terminal (no such console)\n"
 	"  --rng                a virtio entropy device\n"
@@ -166,6 +169,7 @@ enum {
 	O_NO_COALESCE,
 	O_NO_MODERATION,
 	O_CONSOLE,
+	O_SERIAL,
 	O_HVC,
 	O_RNG,
 	O_BALLOON,
@@ -200,6 +204,7 @@ static const struct cli_option options[] = {
 	[O_NO_COALESCE] = {"--no-coalesce", false},
 	[O_NO_MODERATION] = {"--no-moderation", false},
 	[O_CONSOLE] = {"--console", true},
+	[O_SERIAL] = {"--serial", true},
 	[O_HVC] = {"--hvc", true},
 	[O_RNG] = {"--rng", false},
 	[O_BALLOON] = {"--balloon", true},
@@ -251,33 +256,59 @@ static int memory_parse(const char *text, uint64_t *out)
 	return RUN_GO;
 }
 
-static int console_parse(
-	const char *option, const char *text, enum run_console *where, const char **file)
+/* port: it has a line, with somebody at the other end. */
+static int place_parse(const char *option, const char *text, bool port, struct run_place *where)
 {
 	if (!strcmp(text, "stdio")) {
-		*where = RUN_CONSOLE_STDIO;
+		where->kind = RUN_STDIO;
 	} else if (!strcmp(text, "none")) {
-		*where = RUN_CONSOLE_NONE;
+		where->kind = RUN_NONE;
 	} else if (!strncmp(text, "file=", 5) && text[5]) {
-		*where = RUN_CONSOLE_FILE;
-		*file = text + 5;
+		where->kind = RUN_FILE;
+		where->path = text + 5;
+	} else if (port && !strncmp(text, "unix=", 5) && text[5]) {
+		where->kind = RUN_UNIX;
+		where->path = text + 5;
+	} else if (port && !strcmp(text, "pty")) {
+		where->kind = RUN_PTY;
 	} else {
-		return cli_fail("run", CLI_USAGE,
-			"%s %.60s: unknown place; use stdio, none or file=PATH", option, text);
+		return cli_fail("run", CLI_USAGE, "%s %.60s: unknown place; use stdio, none%s",
+			option, text, port ? ", file=PATH, unix=PATH or pty" : " or file=PATH");
 	}
 	return RUN_GO;
 }
 
-/* There is one terminal. */
-static int consoles_check(struct run_options *o, bool console_given)
+static int serial_add(struct run_options *o, const char *text)
 {
-	if (!o->cfg.hvc.on || o->hvc != RUN_CONSOLE_STDIO)
-		return RUN_GO;
-	if (!console_given)
-		o->console = RUN_CONSOLE_NONE;
-	if (o->console == RUN_CONSOLE_STDIO)
+	if (o->nserials == VMM_SERIALS_MAX)
 		return cli_fail("run", CLI_USAGE,
-			"--hvc stdio: the serial port has the terminal; leave --console stdio out");
+			"--serial %.60s: too many ports; at most %u are possible", text,
+			VMM_SERIALS_MAX);
+	o->cfg.serials[o->nserials].on = true;
+	return place_parse("--serial", text, true, &o->serials[o->nserials++]);
+}
+
+/* There is one terminal. */
+static int consoles_check(struct run_options *o)
+{
+	unsigned terminals = run_hvc_has_terminal(o);
+
+	if (o->console_given && o->nserials)
+		return usage("--console: the same as the first --serial; leave one of them out");
+	if (!o->nserials) {
+		if (!o->console_given && run_hvc_has_terminal(o))
+			o->console.kind = RUN_NONE;
+		o->serials[o->nserials++] = o->console;
+	}
+	for (unsigned i = 0; i < o->nserials; i++)
+		if (o->serials[i].kind == RUN_STDIO && terminals++)
+			return run_hvc_has_terminal(o)
+				       ? cli_fail("run", CLI_USAGE,
+						 "--hvc stdio: the serial port has the terminal; "
+						 "leave --%s stdio out",
+						 o->console_given ? "console" : "serial")
+				       : usage("--serial stdio: another port has the terminal; use "
+					       "unix=PATH or pty");
 	return RUN_GO;
 }
 
@@ -446,10 +477,13 @@ static int option_set(struct run_options *o, int option, const char *value)
 		cfg->poll_set = true;
 		return count_parse("--poll-us", value, 0, POLL_US_MAX, &cfg->poll_us);
 	case O_CONSOLE:
-		return console_parse("--console", value, &o->console, &o->console_file);
+		o->console_given = true;
+		return place_parse("--console", value, true, &o->console);
+	case O_SERIAL:
+		return serial_add(o, value);
 	case O_HVC:
 		cfg->hvc.on = true;
-		return console_parse("--hvc", value, &o->hvc, &o->hvc_file);
+		return place_parse("--hvc", value, false, &o->hvc);
 	case O_BALLOON:
 		return balloon_set(cfg, value);
 	case O_VSOCK:
@@ -476,7 +510,8 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 		if (next == CLI_WORD)
 			return cli_fail("run", CLI_USAGE,
 				"%.60s: not an option; `sluice run --help` lists them", a.word);
-		if (given[a.option] && a.option != O_DISK && a.option != O_NET && a.option != O_FS)
+		if (given[a.option] && a.option != O_DISK && a.option != O_NET &&
+			a.option != O_FS && a.option != O_SERIAL)
 			return cli_fail("run", CLI_USAGE, "%s: given twice; give it once",
 				options[a.option].name);
 		given[a.option] = true;
@@ -494,7 +529,7 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 		return usage("--firmware-log: there is no firmware; give --firmware FILE");
 	if (o->cfg.vga == VMM_ON && !o->cfg.firmware)
 		return usage("--vga std: it takes firmware; give --firmware FILE");
-	return consoles_check(o, given[O_CONSOLE]);
+	return consoles_check(o);
 }
 
 /* ------------------------------------------------------------------ --counters */

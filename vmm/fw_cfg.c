@@ -208,7 +208,7 @@ static uint32_t get32(const uint8_t *at)
  */
 static int acpi_add(struct fw_cfg *fw)
 {
-	struct acpi_config cfg = {.cpus = fw->device.machine->cfg.cpus};
+	struct acpi_config cfg = machine_acpi_config(fw->device.machine);
 	uint8_t *tables = malloc(ACPI_MAX);
 	size_t len = tables ? acpi_tables_build(tables, ACPI_MAX, 0, &cfg) : 0;
 	struct loader l = {.len = 0};

@@ -15,7 +15,9 @@
 void machine_config_init(struct machine_config *cfg)
 {
 	memset(cfg, 0, sizeof(*cfg));
-	cfg->console_out = cfg->firmware_log = -1;
+	cfg->firmware_log = -1;
+	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++)
+		cfg->serials[i].line = (struct line_config){.out = -1, .in = -1, .listener = -1};
 	for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
 		cfg->disks[i].fd = -1;
 	for (unsigned i = 0; i < VMM_NETS_MAX; i++)
@@ -502,7 +504,23 @@ void machine_destroy(struct machine *m)
 	free(m);
 }
 
+struct acpi_config machine_acpi_config(const struct machine *m)
+{
+	struct acpi_config cfg = {.cpus = m->cfg.cpus};
+
+	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++)
+		cfg.serials |= m->serials[i] ? 1u << i : 0;
+	return cfg;
+}
+
+size_t machine_serial_input(struct machine *m, unsigned port, const uint8_t *bytes, size_t n)
+{
+	if (port >= VMM_SERIALS_MAX || !m->serials[port])
+		return 0;
+	return serial_input(m->serials[port], bytes, n);
+}
+
 size_t machine_console_input(struct machine *m, const uint8_t *bytes, size_t n)
 {
-	return serial_input(m->serial, bytes, n);
+	return machine_serial_input(m, 0, bytes, n);
 }

@@ -112,8 +112,8 @@ struct machine {
 	unsigned nunits;
 	struct io_thread *io[VMM_CPUS_MAX];
 	unsigned nio;
-	struct serial *serial;
-	struct bus_region *hook_regions; /* cfg.hooks */
+	struct serial *serials[VMM_SERIALS_MAX]; /* NULL: no such port */
+	struct bus_region *hook_regions;         /* cfg.hooks */
 
 	/* kvm_*.c; fds are -1 without KVM */
 	int kvm_fd;
@@ -198,6 +198,9 @@ int i8042_mouse(struct device *d, int dx, int dy, uint8_t buttons);
 size_t serial_input(struct serial *s, const uint8_t *bytes, size_t n);
 /* The reset control register, which lies among the PCI configuration ports. */
 void pm_reset_control_write(struct machine *m, uint8_t value);
+
+/* machine.c: what the ACPI tables say of the machine. */
+struct acpi_config machine_acpi_config(const struct machine *m);
 
 /* boot.c */
 #define BOOT_RANGES_MAX 8u

@@ -1,28 +1,20 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The first serial port: a 16550A (National Semiconductor PC16550D data sheet, sections 8.1-8.10)
- * at 0x3F8, interrupt 4. Characters leave at once, so the transmitter is always empty; what the
- * console cannot take now waits in a bounded buffer, and is dropped when that is full, because a
- * reader that has gone must not stop the guest.
+ * The serial ports COM1 to COM4: 16550As (National Semiconductor PC16550D data sheet, sections
+ * 8.1-8.10). Characters leave at once, so the transmitter is always empty; where they go, and from
+ * where others come, is line.c's.
  */
 #include <errno.h>
-#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "vmm/line_priv.h"
 #include "vmm/machine_priv.h"
 
-#define SERIAL_PORT     0x3f8u
-#define SERIAL_IRQ      4u
-#define SERIAL_FIFO     16u
-#define SERIAL_INPUT    1024u
-#define SERIAL_BACKLOG  16384u
-#define SERIAL_CHUNK    256u
-#define SERIAL_RETRY_NS 5000000ull
-#define SERIAL_FLUSH_MS 200
+#define SERIAL_FIFO  16u
+#define SERIAL_INPUT 1024u
 
 enum { R_DATA, R_IER, R_IIR, R_LCR, R_MCR, R_LSR, R_MSR, R_SCR };
 
@@ -49,6 +41,7 @@ enum { R_DATA, R_IER, R_IIR, R_LCR, R_MCR, R_LSR, R_MSR, R_SCR };
 #define LSR_DATA     0x01u
 #define LSR_OVERRUN  0x02u
 #define LSR_BREAK    0x10u
+#define LSR_FIFO     0x80u /* a character in it has an error */
 #define LSR_EMPTY    0x60u /* holding register and shift register */
 #define LSR_ERRORS   0x1eu
 #define MSR_DELTAS   0x0fu
@@ -67,15 +60,15 @@ struct serial {
 	/* what was typed, oldest first; the guest's FIFO is its first 16 bytes (1 without FIFO) */
 	uint8_t input[SERIAL_INPUT];
 	unsigned input_head, input_len;
-	/* output the console could not take yet */
-	uint8_t *backlog;
-	unsigned backlog_head, backlog_len;
-	bool out_regular; /* a file: never makes us wait */
-	bool retry_armed;
-	struct io_thread *io;
-	struct io_work retry_work;
-	struct io_timer retry_timer;
+	struct line line;
 };
+
+/* Where a PC has them (IBM AT Technical Reference for the first two; the others by custom). Those
+ * that share an interrupt share its line: it is high while either port asks for it. */
+static const struct {
+	uint16_t port;
+	uint8_t irq;
+} serial_places[VMM_SERIALS_MAX] = {{0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}};
 
 static struct serial *serial_of(struct device *d)
 {
@@ -133,106 +126,6 @@ static void serial_modem_update(struct serial *s)
 	s->msr = lines | (s->msr & MSR_DELTAS) | delta;
 }
 
-/* ------------------------------------------------------------------ output */
-
-/* How many bytes the console took without making us wait. */
-static size_t serial_console_write(struct serial *s, const uint8_t *bytes, size_t n)
-{
-	struct pollfd p = {.fd = s->device.machine->cfg.console_out, .events = POLLOUT};
-	size_t done = 0;
-	ssize_t rc;
-
-	while (done < n) {
-		if (!s->out_regular) {
-			machine_system_call_count();
-			counter_add(&s->device.counters.system_calls, 1);
-			if (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLOUT | POLLERR | POLLHUP)))
-				break;
-		}
-		machine_system_call_count();
-		counter_add(&s->device.counters.system_calls, 1);
-		rc = write(p.fd, bytes + done, MIN(n - done, SERIAL_CHUNK));
-		if (rc < 0 && errno == EINTR)
-			continue;
-		if (rc < 0 && errno == EAGAIN)
-			break;
-		if (rc <= 0)
-			return n; /* nobody will ever read it */
-		done += rc;
-	}
-	return done;
-}
-
-static void serial_backlog_flush(struct serial *s)
-{
-	while (s->backlog_len) {
-		size_t n = MIN(s->backlog_len, SERIAL_BACKLOG - s->backlog_head);
-		size_t took = serial_console_write(s, s->backlog + s->backlog_head, n);
-
-		s->backlog_head = (s->backlog_head + took) % SERIAL_BACKLOG;
-		s->backlog_len -= took;
-		if (took < n)
-			return;
-	}
-}
-
-static void serial_retry_expired(struct io_timer *t)
-{
-	struct serial *s = (struct serial *)((char *)t - offsetof(struct serial, retry_timer));
-	bool again;
-
-	pthread_mutex_lock(&s->device.lock);
-	serial_backlog_flush(s);
-	again = s->backlog_len && s->retry_armed;
-	s->retry_armed = again;
-	pthread_mutex_unlock(&s->device.lock);
-	if (again)
-		io_timer_set(s->io, t, clock_now_ns() + SERIAL_RETRY_NS);
-}
-
-static void serial_retry_start(struct io_work *w)
-{
-	struct serial *s = (struct serial *)((char *)w - offsetof(struct serial, retry_work));
-
-	io_timer_set(s->io, &s->retry_timer, clock_now_ns() + SERIAL_RETRY_NS);
-}
-
-static void serial_backlog_add(struct serial *s, const uint8_t *bytes, size_t n)
-{
-	if (!s->backlog)
-		s->backlog = malloc(SERIAL_BACKLOG);
-	for (size_t i = 0; i < n; i++) {
-		if (!s->backlog || s->backlog_len == SERIAL_BACKLOG) {
-			counter_add(&s->device.counters.dropped, n - i);
-			break;
-		}
-		s->backlog[(s->backlog_head + s->backlog_len++) % SERIAL_BACKLOG] = bytes[i];
-	}
-	if (s->backlog_len && s->io && !s->retry_armed) {
-		s->retry_armed = true;
-		io_thread_post(s->io, &s->retry_work);
-	}
-}
-
-static void serial_output(struct serial *s, const uint8_t *bytes, size_t n)
-{
-	const struct machine_config *cfg = &s->device.machine->cfg;
-	size_t took = 0;
-
-	counter_add(&s->device.counters.bytes, n);
-	if (cfg->console_hook) {
-		cfg->console_hook(cfg->console_ctx, bytes, n);
-		return;
-	}
-	if (cfg->console_out < 0)
-		return;
-	serial_backlog_flush(s);
-	if (!s->backlog_len)
-		took = serial_console_write(s, bytes, n);
-	if (took < n)
-		serial_backlog_add(s, bytes + took, n - took);
-}
-
 /* ------------------------------------------------------------------ registers */
 
 static void serial_input_put(struct serial *s, uint8_t byte)
@@ -240,20 +133,42 @@ static void serial_input_put(struct serial *s, uint8_t byte)
 	s->input[(s->input_head + s->input_len++) % SERIAL_INPUT] = byte;
 }
 
+/* 8.6.7: what is sent comes back. */
+static void serial_loop(struct serial *s, uint8_t byte)
+{
+	if (serial_rx_level(s) < (s->fcr & FCR_ENABLE ? SERIAL_FIFO : 1u))
+		serial_input_put(s, byte);
+	else
+		s->lsr_errors |= LSR_OVERRUN;
+}
+
 static void serial_transmit(struct serial *s, const uint8_t *bytes, size_t n)
 {
 	counter_add(&s->device.counters.requests, n);
 	if (s->mcr & MCR_LOOP) {
-		for (size_t i = 0; i < n; i++) {
-			if (serial_rx_level(s) < (s->fcr & FCR_ENABLE ? SERIAL_FIFO : 1u))
-				serial_input_put(s, bytes[i]);
-			else
-				s->lsr_errors |= LSR_OVERRUN;
-		}
+		for (size_t i = 0; i < n; i++)
+			serial_loop(s, bytes[i]);
 	} else {
-		serial_output(s, bytes, n);
+		line_write(&s->line, bytes, n);
 	}
 	s->tx_pending = true;
+}
+
+/* What may be typed now: in loopback the receiver is cut off. */
+static size_t serial_room(struct line *l)
+{
+	struct serial *s = (struct serial *)((char *)l - offsetof(struct serial, line));
+
+	return s->mcr & MCR_LOOP ? 0 : SERIAL_INPUT - s->input_len;
+}
+
+static void serial_line_input(struct line *l, const uint8_t *bytes, size_t n)
+{
+	struct serial *s = (struct serial *)((char *)l - offsetof(struct serial, line));
+
+	for (size_t i = 0; i < n; i++)
+		serial_input_put(s, bytes[i]);
+	serial_irq_update(s);
 }
 
 static uint8_t serial_receive(struct serial *s)
@@ -272,8 +187,9 @@ static void serial_fcr_write(struct serial *s, uint8_t value)
 {
 	unsigned level;
 
-	/* 8.5: changing the enable bit empties both FIFOs */
-	if ((value & FCR_CLEAR_RX) || ((value ^ s->fcr) & FCR_ENABLE)) {
+	/* 8.5: changing the enable bit empties both FIFOs; without it the other bits are not
+	 * programmed */
+	if (((value & FCR_ENABLE) && (value & FCR_CLEAR_RX)) || ((value ^ s->fcr) & FCR_ENABLE)) {
 		level = s->input_len ? serial_rx_level(s) : 0;
 		s->input_head = (s->input_head + level) % SERIAL_INPUT;
 		s->input_len -= level;
@@ -301,6 +217,8 @@ static uint8_t serial_register_read(struct serial *s, unsigned reg)
 		return s->mcr;
 	case R_LSR:
 		value = LSR_EMPTY | s->lsr_errors | (s->input_len ? LSR_DATA : 0);
+		if ((s->fcr & FCR_ENABLE) && (s->lsr_errors & LSR_BREAK))
+			value |= LSR_FIFO;
 		s->lsr_errors = 0;
 		return value;
 	case R_MSR:
@@ -335,8 +253,11 @@ static void serial_register_write(struct serial *s, unsigned reg, uint8_t value)
 		serial_fcr_write(s, value);
 		break;
 	case R_LCR:
-		if ((s->mcr & MCR_LOOP) && (value & LCR_BREAK) && !(s->lcr & LCR_BREAK))
+		/* a break is received as one zero character */
+		if ((s->mcr & MCR_LOOP) && (value & LCR_BREAK) && !(s->lcr & LCR_BREAK)) {
 			s->lsr_errors |= LSR_BREAK;
+			serial_loop(s, 0);
+		}
 		s->lcr = value;
 		break;
 	case R_MCR:
@@ -351,6 +272,15 @@ static void serial_register_write(struct serial *s, unsigned reg, uint8_t value)
 	}
 }
 
+/* After every access. */
+static void serial_update(struct serial *s)
+{
+	serial_irq_update(s);
+	/* not for every byte: each time is a wake-up of the I/O thread */
+	if (s->line.stalled && serial_room(&s->line) >= SERIAL_INPUT / 2)
+		line_input_resume(&s->line);
+}
+
 static uint64_t serial_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct serial *s = opaque;
@@ -358,7 +288,7 @@ static uint64_t serial_read(void *opaque, uint64_t offset, unsigned size)
 
 	for (unsigned i = 0; i < size; i++)
 		value |= (uint64_t)serial_register_read(s, offset + i) << (8 * i);
-	serial_irq_update(s);
+	serial_update(s);
 	return value;
 }
 
@@ -368,7 +298,7 @@ static void serial_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 
 	for (unsigned i = 0; i < size; i++)
 		serial_register_write(s, offset + i, value >> (8 * i));
-	serial_irq_update(s);
+	serial_update(s);
 }
 
 /* `rep outsb` to the data register is one write to the console. */
@@ -380,7 +310,7 @@ static void serial_write_string(
 
 	if (offset == R_DATA && size == 1 && !(s->lcr & LCR_DLAB)) {
 		serial_transmit(s, bytes, count);
-		serial_irq_update(s);
+		serial_update(s);
 		return;
 	}
 	for (unsigned i = 0; i < count; i++, bytes += size) {
@@ -393,12 +323,11 @@ static void serial_write_string(
 
 size_t serial_input(struct serial *s, const uint8_t *bytes, size_t n)
 {
-	size_t taken = 0;
+	size_t taken;
 
 	pthread_mutex_lock(&s->device.lock);
-	while (taken < n && s->input_len < SERIAL_INPUT && !(s->mcr & MCR_LOOP))
-		serial_input_put(s, bytes[taken++]);
-	serial_irq_update(s);
+	taken = MIN(n, serial_room(&s->line));
+	serial_line_input(&s->line, bytes, taken);
 	pthread_mutex_unlock(&s->device.lock);
 	return taken;
 }
@@ -419,35 +348,21 @@ static void serial_reset(struct device *d)
 	pthread_mutex_unlock(&d->lock);
 }
 
-static void serial_retry_cancel(void *ctx)
-{
-	struct serial *s = ctx;
-
-	io_timer_set(s->io, &s->retry_timer, 0);
-}
-
-/* Gives the console a moment to take the rest. */
 static void serial_quiesce(struct device *d)
 {
-	struct serial *s = serial_of(d);
-	struct pollfd p = {.fd = d->machine->cfg.console_out, .events = POLLOUT};
-	uint64_t give_up = clock_now_ns() + SERIAL_FLUSH_MS * 1000000ull;
+	line_quiesce(&serial_of(d)->line);
+}
 
-	pthread_mutex_lock(&d->lock);
-	serial_backlog_flush(s);
-	while (s->backlog_len && clock_now_ns() < give_up) {
-		poll(&p, 1, SERIAL_FLUSH_MS / 10);
-		serial_backlog_flush(s);
-	}
-	s->retry_armed = false;
-	pthread_mutex_unlock(&d->lock);
-	if (s->io)
-		io_thread_call(s->io, serial_retry_cancel, s);
+static void serial_resume(struct device *d)
+{
+	line_resume(&serial_of(d)->line);
 }
 
 static void serial_save(struct device *d, struct state_writer *w)
 {
 	struct serial *s = serial_of(d);
+
+	pthread_mutex_lock(&d->lock);
 	const uint8_t regs[] = {
 		s->ier, s->fcr, s->lcr, s->mcr, s->lsr_errors, s->msr, s->scr, s->dll, s->dlm};
 
@@ -458,6 +373,7 @@ static void serial_save(struct device *d, struct state_writer *w)
 	for (unsigned i = 0; i < s->input_len; i++)
 		state_put_u8(w, s->input[(s->input_head + i) % SERIAL_INPUT]);
 	state_section_end(w);
+	pthread_mutex_unlock(&d->lock);
 }
 
 static void serial_load(struct device *d, struct state_reader *r)
@@ -466,6 +382,7 @@ static void serial_load(struct device *d, struct state_reader *r)
 	uint8_t regs[9] = {0};
 	uint32_t len;
 
+	pthread_mutex_lock(&d->lock);
 	state_section_enter(r, d->name, 1);
 	state_get_bytes(r, regs, sizeof(regs));
 	s->ier = regs[0] & 0x0f;
@@ -486,6 +403,7 @@ static void serial_load(struct device *d, struct state_reader *r)
 		serial_input_put(s, state_get_u8(r));
 	state_section_leave(r);
 	serial_irq_update(s);
+	pthread_mutex_unlock(&d->lock);
 }
 
 static void serial_destroy(struct device *d)
@@ -493,36 +411,40 @@ static void serial_destroy(struct device *d)
 	struct serial *s = serial_of(d);
 
 	bus_unmap(d->machine, &s->region);
-	free(s->backlog);
+	line_close(&s->line);
 	free(s);
 }
 
 static const struct device_ops serial_ops = {
 	.reset = serial_reset,
 	.quiesce = serial_quiesce,
+	.resume = serial_resume,
 	.save = serial_save,
 	.load = serial_load,
 	.destroy = serial_destroy,
 };
 
-int serial_create(struct machine *m)
+static int serial_port_create(struct machine *m, unsigned i)
 {
 	struct serial *s = calloc(1, sizeof(*s));
-	struct stat st;
+	char name[16];
 	int rc;
 
 	if (!s)
 		return -ENOMEM;
-	device_add(m, &s->device, &serial_ops, "serial0");
-	irq_source_init(&s->irq, m, SERIAL_IRQ);
-	m->serial = s;
-	s->io = m->nio ? m->io[0] : NULL;
-	s->retry_work.run = serial_retry_start;
-	s->retry_timer.expired = serial_retry_expired;
-	s->out_regular =
-		m->cfg.console_out >= 0 && !fstat(m->cfg.console_out, &st) && S_ISREG(st.st_mode);
+	snprintf(name, sizeof(name), "serial%u", i);
+	device_add(m, &s->device, &serial_ops, name);
+	irq_source_init(&s->irq, m, serial_places[i].irq);
+	m->serials[i] = s;
+	s->line.room = serial_room;
+	s->line.input = serial_line_input;
+	if (!i) {
+		s->line.hook = m->cfg.console_hook;
+		s->line.hook_ctx = m->cfg.console_ctx;
+	}
+	line_open(&s->line, &s->device, m->nio ? m->io[0] : NULL, &m->cfg.serials[i].line);
 	s->region = (struct bus_region){
-		.base = SERIAL_PORT,
+		.base = serial_places[i].port,
 		.size = 8,
 		.kind = BUS_PIO,
 		.read = serial_read,
@@ -534,5 +456,15 @@ int serial_create(struct machine *m)
 	};
 	rc = bus_map(m, &s->region);
 	serial_reset(&s->device);
+	return rc;
+}
+
+int serial_create(struct machine *m)
+{
+	int rc = serial_port_create(m, 0);
+
+	for (unsigned i = 1; i < VMM_SERIALS_MAX && !rc; i++)
+		if (m->cfg.serials[i].on)
+			rc = serial_port_create(m, i);
 	return rc;
 }

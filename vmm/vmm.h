@@ -86,7 +86,21 @@ enum vmm_cpu { VMM_CPU_HOST, VMM_CPU_V2, VMM_CPU_V3 };
 int vmm_boot_parse(const char *text, char out[4]);
 /* "host", "v2", "v3". -EINVAL. */
 int vmm_cpu_parse(const char *text, enum vmm_cpu *out);
-/* The console hvc0 (virtio-console); the one that is ttyS0 is machine_config.console_out. */
+/* What is at the other end of a port's cable. Descriptors stay the caller's. */
+struct line_config {
+	int out;      /* where output goes; -1: nowhere */
+	int in;       /* read for input, on an I/O thread; must not block; -1: none */
+	int listener; /* a listening socket, non-blocking: instead, whoever connects; -1: none */
+};
+
+#define VMM_SERIALS_MAX 4u
+/* COM1 to COM4. */
+struct serial_config {
+	bool on; /* COM1 is always there */
+	struct line_config line;
+};
+
+/* The console hvc0 (virtio-console); ttyS0 is the first serial port. */
 struct hvc_config {
 	bool on;
 	int out; /* where output goes; -1: nowhere. Stays the caller's. */
@@ -174,11 +188,10 @@ struct machine_config {
 	bool no_coalesce;    /* do not let KVM coalesce posted registers */
 	bool no_moderation;  /* cards interrupt at once, whatever their guests ask for */
 
-	/* Console: what the guest writes to its first serial port goes to console_out (-1:
-	 * nowhere). Input comes through machine_console_input(). */
-	int console_out;
-	void (*console_hook)(
-		void *ctx, const uint8_t *bytes, size_t n); /* instead of console_out */
+	/* Serial ports. Input comes through machine_serial_input(), too. */
+	struct serial_config serials[VMM_SERIALS_MAX];
+	/* Gets what the guest writes to the first, instead of its line. */
+	void (*console_hook)(void *ctx, const uint8_t *bytes, size_t n);
 	void *console_ctx;
 
 	/* One line, no newline, about a device while the machine runs ("back-end lost ..."). On an
@@ -200,7 +213,7 @@ struct machine_config {
 	void *interrupt_ctx;
 };
 
-/* All defaults, console_out and fds -1. */
+/* All defaults, descriptors -1. */
 void machine_config_init(struct machine_config *cfg);
 
 /*
@@ -250,7 +263,10 @@ int machine_reset(struct machine *m, char why[VMM_WHY_MAX]);
 /* Not from a machine's thread. Stops it, syncs and closes images, closes ports. */
 void machine_destroy(struct machine *m);
 
-/* Bytes typed on the console; how many were taken (the rest later). Any one thread. */
+/* Bytes typed at a serial port, 0 is COM1; how many were taken (the rest later). 0: there is no
+ * such port. Any thread. */
+size_t machine_serial_input(struct machine *m, unsigned port, const uint8_t *bytes, size_t n);
+/* At COM1. */
 size_t machine_console_input(struct machine *m, const uint8_t *bytes, size_t n);
 
 /* The same for hvc0; 0 without one. */
@@ -452,7 +468,8 @@ int bzimage_params_write(
 /* ------------------------------------------------------------------ ACPI */
 
 struct acpi_config {
-	unsigned cpus; /* APIC ids 0 .. cpus - 1 */
+	unsigned cpus;    /* APIC ids 0 .. cpus - 1 */
+	unsigned serials; /* a bit for each serial port there is, 0: COM1 */
 };
 /*
  * The ACPI tables of this PC (ACPI 6.4) as they lie at guest address base, a multiple of 64 below 4

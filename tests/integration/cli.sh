@@ -89,8 +89,15 @@ bad "too many processors" 2 "--cpus 65: .*1 to 64" "${run[@]}" --cpus 65
 bad "processors that are no number" 2 "--cpus two: .*1 to 64" "${run[@]}" --cpus two
 bad "no I/O threads" 2 "--io-threads 0: .*1 to 16" "${run[@]}" --io-threads 0
 bad "polling for ever" 2 "--poll-us 9999999999: .*0 to 1000000" "${run[@]}" --poll-us 9999999999
-bad "console nowhere" 2 "--console here: .*stdio, none or file=PATH" "${run[@]}" --console here
+bad "console nowhere" 2 "--console here: .*stdio, none, file=PATH, unix=PATH or pty" "${run[@]}" --console here
 bad "console that cannot be written" 1 "--console file=$TMP: " "${run[@]}" --console "file=$TMP"
+bad "serial port nowhere" 2 "--serial here: .*stdio, none, file=PATH, unix=PATH or pty" "${run[@]}" --serial here
+bad "serial port that cannot be written" 1 "--serial 2 file=$TMP: cannot be written" "${run[@]}" --serial none --serial "file=$TMP"
+bad "serial port at no socket" 1 "--serial unix=$TMP/none/s: No such file" "${run[@]}" --serial "unix=$TMP/none/s"
+bad "serial port at a file for a socket" 1 "--serial unix=$TMP/text: exists and is no socket" "${run[@]}" --serial "unix=$TMP/text"
+bad "two serial ports on one terminal" 2 "--serial stdio: another port has the terminal" "${run[@]}" --serial stdio --serial stdio
+bad "five serial ports" 2 "--serial pty: too many ports; at most 4" "${run[@]}" --serial none --serial none --serial none --serial none --serial pty
+bad "a console that is a serial port" 2 "--console: the same as the first --serial" "${run[@]}" --console none --serial none
 
 bad "hvc nowhere" 2 "--hvc here: .*stdio, none or file=PATH" "${run[@]}" --hvc here
 bad "hvc that cannot be written" 1 "--hvc file=$TMP: " "${run[@]}" --hvc "file=$TMP"

@@ -40,11 +40,18 @@ if [ ! -w /dev/kvm ]; then
 	skip "a guest's screen" "no access to /dev/kvm"
 	finish
 fi
-"$SLUICE" run --firmware build/tests/linux/screen.bin --control "$CONTROL" --console none >"$TMP/run.out" 2>"$TMP/run.err" </dev/null &
+"$SLUICE" run --firmware build/tests/linux/screen.bin --control "$CONTROL" --serial none --serial pty --serial "file=$TMP/com3" \
+	--serial "unix=$TMP/com4" >"$TMP/run.out" 2>"$TMP/run.err" </dev/null &
 guest=$!
 children+=("$guest")
 check "the screen's text" wait_for shows 'SCREEN READY X'
 check "the socket is nobody else's" [ "$(stat -c %a "$CONTROL")" = 600 ]
+pty=$(sed -n 's/^sluice: serial 2 is //p' "$TMP/run.err")
+check "a serial port at a pseudo-terminal: from the guest" [ "$(timeout 10 head -c 1 "$pty")" = 2 ]
+printf 'q' >"$pty"
+check "a serial port at a pseudo-terminal: to the guest" wait_for shows 'T71'
+check "a serial port in a file" [ "$(cat "$TMP/com3")" = 3 ]
+check "a serial port's socket is nobody else's" [ "$(stat -c %a "$TMP/com4")" = 600 ]
 says "GET /version" 200 '"version"' GET /version
 says "GET /screen" 200 'SCREEN READY X' GET /screen
 "$SLUICE" type --control "$CONTROL" 'aB\n'
@@ -103,5 +110,5 @@ wait "$guest"
 check "the guest's end" grep -q 'the guest powered off' "$TMP/run.err"
 wait "$vnc"
 check "VNC: ends with the guest" [ $? = 0 ]
-check "nothing is left" [ ! -e "$CONTROL" ]
+check "nothing is left" [ "$(ls "$CONTROL" "$TMP/com4" 2>/dev/null)" = "" ]
 finish

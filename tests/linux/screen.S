@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * A firmware image of 64 KiB that is nothing but a screen and a keyboard: it sets text mode, says so in the first line,
- * writes the codes its keyboard sends (and its mouse's bytes, with an M) below, and powers off when it gets F12.
+ * writes the codes its keyboard sends (and its mouse's bytes, with an M, and what comes at COM2, with a T) below, and powers
+ * off when it gets F12. At the start it says 1 at COM1, 2 at COM2 and so on.
  */
 	.code16
 	.globl	_start
@@ -90,8 +91,18 @@ _start:
 	jz	3f
 	stosw
 	jmp	2b
+	/* serial ports */
+3:	mov	$4, %cx
+	mov	$coms, %si
+	mov	$'1', %bl
+9:	lodsw
+	mov	%ax, %dx
+	mov	%bl, %al
+	out	%al, %dx
+	inc	%bl
+	loop	9b
 	/* the mouse on, its port and the keyboard's, no interrupts, no translation: set 2 */
-3:	mov	$160, %di
+mouse:	mov	$160, %di
 	mov	$0x60, %al
 	out	%al, $0x64
 	mov	$0x00, %al
@@ -100,7 +111,20 @@ _start:
 	out	%al, $0x64
 	mov	$0xf4, %al
 	out	%al, $0x60
-poll:	in	$0x64, %al
+	/* a port that is not there has all bits set */
+poll:	mov	$0x2fd, %dx
+	in	%dx, %al
+	cmp	$0xff, %al
+	je	8f
+	test	$1, %al
+	jz	8f
+	mov	$0x2f8, %dx
+	in	%dx, %al
+	mov	%al, %bh
+	mov	$0x0754, %ax
+	stosw
+	jmp	4f
+8:	in	$0x64, %al
 	test	$1, %al
 	jz	poll
 	mov	%al, %bl
@@ -145,6 +169,7 @@ indexed:
 	loop	7b
 	ret
 
+coms:	.word	0x3f8, 0x2f8, 0x3e8, 0x2e8
 seq:	.byte	0x03, 0x00, 0x03, 0x00, 0x02
 crtc:	.byte	0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00, 0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, 0x9c, 0x8e, 0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff
 gc:	.byte	0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x0e, 0x00, 0xff

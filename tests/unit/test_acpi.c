@@ -32,13 +32,18 @@ static uint8_t sum(size_t at, size_t n)
 	return s;
 }
 
+static void build_with(const struct acpi_config *cfg)
+{
+	memset(tables, 0xcc, sizeof(tables));
+	len = acpi_tables_build(tables, sizeof(tables), BASE, cfg);
+	CU_ASSERT_FATAL(len > 0 && len < sizeof(tables));
+}
+
 static void build(unsigned cpus)
 {
-	struct acpi_config cfg = {.cpus = cpus};
+	struct acpi_config cfg = {.cpus = cpus, .serials = 1};
 
-	memset(tables, 0xcc, sizeof(tables));
-	len = acpi_tables_build(tables, sizeof(tables), BASE, &cfg);
-	CU_ASSERT_FATAL(len > 0 && len < sizeof(tables));
+	build_with(&cfg);
 }
 
 /* Checked, and where it is. */
@@ -246,9 +251,43 @@ static void test_dsdt_devices(void)
 	CU_ASSERT_EQUAL(package_end(dsdt + 37) + 1, find(dsdt, end, "_S5_"));
 }
 
+/* What a port is said to have: its ports and its interrupt, which two may share. */
+static void test_dsdt_ports(void)
+{
+	static const struct {
+		const char *name;
+		unsigned port, irq;
+	} com[4] = {{"COM1", 0x3f8, 4}, {"COM2", 0x2f8, 3}, {"COM3", 0x3e8, 4}, {"COM4", 0x2e8, 3}};
+	struct acpi_config cfg = {.cpus = 1};
+
+	for (cfg.serials = 0; cfg.serials < 16; cfg.serials++) {
+		size_t dsdt, end, at, io;
+
+		build_with(&cfg);
+		dsdt = table_at(get(xsdt_entry(0, "FACP") + 40, 4), "DSDT");
+		end = dsdt + get(dsdt + 4, 4);
+		for (unsigned i = 0; i < 4; i++) {
+			bool shared = cfg.serials & 1u << (i ^ 2);
+
+			at = find(dsdt, end, com[i].name);
+			CU_ASSERT_EQUAL(at != 0, (cfg.serials >> i & 1) != 0);
+			if (!at)
+				continue;
+			io = find(at, package_end(at - 3), "\x47\x01");
+			CU_ASSERT_FATAL(io != 0);
+			CU_ASSERT_EQUAL(get(io + 2, 2), com[i].port);
+			CU_ASSERT_EQUAL(get(io + 4, 2), com[i].port);
+			CU_ASSERT_EQUAL(get(io + 7, 1), 8);
+			CU_ASSERT_EQUAL(get(io + 8, 1), shared ? 0x23 : 0x22);
+			CU_ASSERT_EQUAL(get(io + 9, 2), 1u << com[i].irq);
+			CU_ASSERT_EQUAL(get(io + 11, 1), shared ? 0x11 : 0x79);
+		}
+	}
+}
+
 static void test_no_room(void)
 {
-	struct acpi_config cfg = {.cpus = 4};
+	struct acpi_config cfg = {.cpus = 4, .serials = 15};
 	size_t whole;
 
 	whole = acpi_tables_build(tables, sizeof(tables), BASE, &cfg);
@@ -272,6 +311,7 @@ static const struct unit_case cases[] = {
 	{"MADT", test_madt},
 	{"DSDT: interrupt routing", test_dsdt_routing},
 	{"DSDT: devices", test_dsdt_devices},
+	{"DSDT: serial ports", test_dsdt_ports},
 	{"too little room", test_no_room},
 };
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The first serial port by its registers, in a machine without KVM. */
+/* The serial ports by their registers, in a machine without KVM. */
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "tests/unit/unit.h"
@@ -14,7 +16,7 @@ struct port {
 	struct machine *m;
 	char out[4096];
 	size_t nout;
-	bool line;
+	bool line, line3;
 	unsigned rises;
 };
 
@@ -32,31 +34,40 @@ static void port_interrupt(void *ctx, int gsi, bool level, uint64_t address, uin
 
 	(void)address;
 	(void)data;
+	if (gsi == 3)
+		p->line3 = level;
 	if (gsi != 4)
 		return;
 	p->line = level;
 	p->rises += level;
 }
 
-static void port_make(struct port *p, int console_out)
+/* cfg: as machine_config_init() made it, with serial ports. */
+static void port_make_with(struct port *p, struct machine_config *cfg)
 {
 	char why[VMM_WHY_MAX];
-	struct machine_config cfg;
 
 	memset(p, 0, sizeof(*p));
-	machine_config_init(&cfg);
-	cfg.no_kvm = true;
-	cfg.memory = 2 << 20;
-	cfg.console_out = console_out;
-	if (console_out < 0)
-		cfg.console_hook = port_output;
-	cfg.console_ctx = p;
-	cfg.interrupt_hook = port_interrupt;
-	cfg.interrupt_ctx = p;
-	if (machine_create(&p->m, &cfg, why)) {
+	cfg->no_kvm = true;
+	cfg->memory = 2 << 20;
+	cfg->console_ctx = p;
+	cfg->interrupt_hook = port_interrupt;
+	cfg->interrupt_ctx = p;
+	if (machine_create(&p->m, cfg, why)) {
 		printf("\n%s\n", why);
 		abort();
 	}
+}
+
+static void port_make(struct port *p, int out)
+{
+	struct machine_config cfg;
+
+	machine_config_init(&cfg);
+	cfg.serials[0].line.out = out;
+	if (out < 0)
+		cfg.console_hook = port_output;
+	port_make_with(p, &cfg);
 }
 
 static uint8_t get(struct port *p, uint16_t reg)
@@ -303,6 +314,251 @@ static void test_save_load(void)
 	state_writer_free(&w);
 }
 
+/* Bit 4 of the modem control register: a break comes back as a zero character with an error. */
+static void test_loopback_break(void)
+{
+	struct port p;
+
+	port_make(&p, -1);
+	put(&p, IIR, 0x01);
+	put(&p, MCR, 0x10);
+	put(&p, LCR, 0x43);
+	CU_ASSERT_EQUAL(get(&p, LSR), 0xf1);
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x61);
+	put(&p, LCR, 0x03);
+	CU_ASSERT_EQUAL(get(&p, DATA), 0x00);
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x60);
+	/* the other bits of FCR count with bit 0 alone: 8.5 */
+	put(&p, IIR, 0x00);
+	put(&p, DATA, 'k');
+	put(&p, IIR, 0x02);
+	CU_ASSERT_EQUAL(get(&p, LSR), 0x61);
+	CU_ASSERT_EQUAL(get(&p, DATA), 'k');
+	machine_destroy(p.m);
+}
+
+static const uint16_t com[VMM_SERIALS_MAX] = {0x3f8, 0x2f8, 0x3e8, 0x2e8};
+
+static void ports_make(struct port *p, unsigned mask)
+{
+	struct machine_config cfg;
+
+	machine_config_init(&cfg);
+	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++)
+		cfg.serials[i].on = mask >> i & 1;
+	port_make_with(p, &cfg);
+}
+
+/* Each is there where it belongs, and nothing is where it is not wanted. */
+static void test_four_ports(void)
+{
+	struct port p;
+
+	for (unsigned mask = 0; mask < 16; mask++) {
+		ports_make(&p, mask);
+		for (unsigned i = 0; i < VMM_SERIALS_MAX; i++) {
+			put(&p, com[i] + 7, (uint8_t)(0x50 + i));
+			put(&p, com[i] + 4, 0);
+		}
+		for (unsigned i = 0; i < VMM_SERIALS_MAX; i++) {
+			bool there = !i || (mask >> i & 1);
+
+			CU_ASSERT_EQUAL(get(&p, com[i] + 7), there ? 0x50 + i : 0xff);
+			CU_ASSERT_EQUAL(
+				machine_serial_input(p.m, i, (const uint8_t *)"x", 1), there);
+		}
+		CU_ASSERT_EQUAL(machine_serial_input(p.m, VMM_SERIALS_MAX, NULL, 0), 0);
+		machine_destroy(p.m);
+	}
+}
+
+/* Two ports on one line: it is high while either wants it. */
+static void test_shared_interrupt(void)
+{
+	const uint8_t a = 'a';
+	struct port p;
+
+	ports_make(&p, 15);
+	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++) {
+		put(&p, com[i] + 4, 0x08);
+		put(&p, com[i] + 1, 0x01);
+	}
+	CU_ASSERT_FALSE(p.line);
+	CU_ASSERT_FALSE(p.line3);
+	machine_serial_input(p.m, 0, &a, 1);
+	CU_ASSERT_TRUE(p.line);
+	CU_ASSERT_FALSE(p.line3);
+	machine_serial_input(p.m, 2, &a, 1);
+	get(&p, com[0]);
+	CU_ASSERT_TRUE(p.line);
+	get(&p, com[2]);
+	CU_ASSERT_FALSE(p.line);
+	CU_ASSERT_EQUAL(p.rises, 1);
+	machine_serial_input(p.m, 3, &a, 1);
+	CU_ASSERT_TRUE(p.line3);
+	machine_serial_input(p.m, 1, &a, 1);
+	get(&p, com[3]);
+	CU_ASSERT_TRUE(p.line3);
+	get(&p, com[1]);
+	CU_ASSERT_FALSE(p.line3);
+	CU_ASSERT_FALSE(p.line);
+	machine_destroy(p.m);
+}
+
+static bool comes(struct port *p, uint16_t base, const char *text)
+{
+	for (; *text; text++) {
+		for (unsigned i = 0; i < 5000 && !(get(p, base + 5) & 1); i++)
+			usleep(1000);
+		if (!(get(p, base + 5) & 1) || get(p, base) != (uint8_t)*text)
+			return false;
+	}
+	return true;
+}
+
+static bool read_all(int fd, char *buf, size_t n)
+{
+	size_t got = 0;
+	ssize_t rc;
+
+	while (got < n && (rc = read(fd, buf + got, n - got)) > 0)
+		got += (size_t)rc;
+	return got == n;
+}
+
+/* A pair of descriptors at the second port: all that comes is taken, however slowly. */
+static void test_line_input(void)
+{
+	struct machine_config cfg;
+	uint8_t in[6000];
+	int ends[2];
+	struct port p;
+	char out[5];
+	bool same = true;
+
+	CU_ASSERT_EQUAL_FATAL(
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+	fcntl(ends[0], F_SETFL, 0);
+	machine_config_init(&cfg);
+	cfg.serials[1].on = true;
+	cfg.serials[1].line.in = cfg.serials[1].line.out = ends[1];
+	port_make_with(&p, &cfg);
+	for (size_t i = 0; i < sizeof(in); i++)
+		in[i] = (uint8_t)('A' + i % 57);
+	put(&p, 0x2fa, 0x01);
+	CU_ASSERT_EQUAL(write(ends[0], in, sizeof(in)), sizeof(in));
+	for (size_t i = 0; i < sizeof(in) && same; i++) {
+		char c[2] = {(char)in[i], 0};
+
+		same = comes(&p, 0x2f8, c);
+	}
+	CU_ASSERT_TRUE(same);
+	for (const char *c = "hello"; *c; c++)
+		put(&p, 0x2f8, (uint8_t)*c);
+	CU_ASSERT_TRUE(read_all(ends[0], out, 5) && !memcmp(out, "hello", 5));
+	/* nothing is taken from a paused machine's line */
+	CU_ASSERT_EQUAL(machine_pause(p.m), 0);
+	CU_ASSERT_EQUAL(write(ends[0], "later", 5), 5);
+	usleep(20000);
+	CU_ASSERT_EQUAL(get(&p, 0x2fd), 0x60);
+	CU_ASSERT_EQUAL(machine_resume(p.m), 0);
+	CU_ASSERT_TRUE(comes(&p, 0x2f8, "later"));
+	/* the other end goes: so be it */
+	close(ends[0]);
+	usleep(20000);
+	put(&p, 0x2f8, 'x');
+	CU_ASSERT_EQUAL(get(&p, 0x2fd), 0x60);
+	machine_destroy(p.m);
+	close(ends[1]);
+}
+
+static int socket_connect(const char *path)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)))
+		abort();
+	return fd;
+}
+
+/* One after the other may connect; what the guest says while nobody is there is gone. */
+static void test_line_socket(void)
+{
+	char why[BACKEND_WHY_MAX], path[64], out[3];
+	struct machine_config cfg;
+	struct unix_socket *s;
+	struct port p;
+	int fd;
+
+	snprintf(path, sizeof(path), "build/tmp/serial.%d", getpid());
+	CU_ASSERT_EQUAL_FATAL(unix_socket_open(&s, "serial ", path, why), 0);
+	machine_config_init(&cfg);
+	cfg.serials[3].on = true;
+	cfg.serials[3].line.listener = unix_socket_fd(s);
+	port_make_with(&p, &cfg);
+	put(&p, 0x2e8, '0');
+	for (unsigned i = 0; i < 3; i++) {
+		fd = socket_connect(path);
+		CU_ASSERT_EQUAL(write(fd, "hi", 2), 2);
+		CU_ASSERT_TRUE(comes(&p, 0x2e8, "hi"));
+		for (const char *c = "yes"; *c; c++)
+			put(&p, 0x2e8, (uint8_t)*c);
+		CU_ASSERT_TRUE(read_all(fd, out, 3) && !memcmp(out, "yes", 3));
+		close(fd);
+		put(&p, 0x2e8, 'n');
+	}
+	/* and one whose client never reads */
+	fd = socket_connect(path);
+	CU_ASSERT_EQUAL(write(fd, "x", 1), 1);
+	CU_ASSERT_TRUE(comes(&p, 0x2e8, "x"));
+	for (unsigned i = 0; i < 400000; i++)
+		put(&p, 0x2e8, '.');
+	CU_PASS("not blocked");
+	machine_destroy(p.m);
+	close(fd);
+	unix_socket_free(s);
+	CU_ASSERT_NOT_EQUAL(access(path, F_OK), 0);
+}
+
+/* Every port's state goes with it. */
+static void test_save_load_four(void)
+{
+	struct state_writer w = {0};
+	struct state_reader r;
+	char why[VMM_WHY_MAX];
+	struct port a, b;
+
+	ports_make(&a, 15);
+	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++) {
+		uint8_t c = (uint8_t)('a' + i);
+
+		put(&a, com[i] + 7, (uint8_t)(0x70 + i));
+		machine_serial_input(a.m, i, &c, 1);
+	}
+	put(&a, com[3] + 4, 0x08);
+	put(&a, com[3] + 1, 0x01);
+	CU_ASSERT_EQUAL(machine_save(a.m, &w), 0);
+	ports_make(&b, 15);
+	state_reader_init(&r, w.data, w.len);
+	CU_ASSERT_EQUAL(machine_load(b.m, &r, why), 0);
+	CU_ASSERT_TRUE(b.line3);
+	CU_ASSERT_FALSE(b.line);
+	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++) {
+		CU_ASSERT_EQUAL(get(&b, com[i] + 7), 0x70 + i);
+		CU_ASSERT_EQUAL(get(&b, com[i]), 'a' + i);
+	}
+	machine_destroy(b.m);
+	/* a machine with fewer ports is another machine */
+	ports_make(&b, 3);
+	state_reader_init(&r, w.data, w.len);
+	CU_ASSERT_NOT_EQUAL(machine_load(b.m, &r, why), 0);
+	machine_destroy(a.m);
+	machine_destroy(b.m);
+	state_writer_free(&w);
+}
+
 static const struct unit_case cases[] = {
 	{"registers", test_registers},
 	{"output", test_output},
@@ -314,6 +570,12 @@ static const struct unit_case cases[] = {
 	{"a full pipe", test_full_pipe},
 	{"a reader that has gone", test_reader_gone},
 	{"save and load", test_save_load},
+	{"a break in loopback", test_loopback_break},
+	{"four ports", test_four_ports},
+	{"shared interrupts", test_shared_interrupt},
+	{"input by descriptor", test_line_input},
+	{"a socket", test_line_socket},
+	{"save and load of four", test_save_load_four},
 };
 
 int main(void)
