@@ -277,6 +277,8 @@ static void dsdt_pci(struct acpi_out *o, const struct acpi_config *cfg)
 	isa = aml_device(o, "ISA_");
 	aml_name_int(o, "_ADR", 0x10000);
 	dsdt_serials(o, cfg->serials);
+	if (cfg->parallel)
+		dsdt_isa(o, "LPT1", 0x0400, 7, 0x378, 3, 0);
 	dsdt_isa(o, "RTC_", 0x0b00, 8, 0x70, 2, 0);
 	dsdt_isa(o, "PS2K", 0x0303, 1, 0x60, 1, 0x64);
 	dsdt_isa(o, "PS2M", 0x0f13, 12, 0, 0, 0);

@@ -24,7 +24,8 @@ struct run_options {
 	unsigned nserials;
 	struct run_place console; /* the first of them, where --serial is not given */
 	bool console_given;
-	struct run_place hvc; /* with cfg.hvc.on */
+	struct run_place hvc;      /* with cfg.hvc.on */
+	struct run_place parallel; /* with cfg.parallel.on */
 	const char *firmware_log;
 	const char *control; /* socket; NULL: none */
 	char firmware[4096]; /* the path of --firmware PATH,vars=PATH */

@@ -115,6 +115,8 @@ int run_consoles_open(struct run_options *o)
 		status = place_open(o->console_given ? "--console" : option, &o->serials[i],
 			&o->cfg.serials[i].line);
 	}
+	if (!status && o->cfg.parallel.on)
+		status = place_open("--parallel", &o->parallel, &o->cfg.parallel.line);
 	if (!status && o->firmware_log)
 		status = place_file_open("--firmware-log ", o->firmware_log, &o->cfg.firmware_log);
 	if (status || !o->cfg.hvc.on)
@@ -130,6 +132,7 @@ void run_consoles_close(struct run_options *o)
 {
 	for (unsigned i = 0; i < o->nserials; i++)
 		place_close(&o->serials[i], &o->cfg.serials[i].line);
+	place_close(&o->parallel, &o->cfg.parallel.line);
 	if (o->cfg.hvc.out >= 0)
 		close(o->cfg.hvc.out);
 	if (o->cfg.firmware_log >= 0)

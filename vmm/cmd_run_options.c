@@ -47,9 +47,11 @@ static const char help[] =
 	"                       also where KVM could keep some together\n"
 	"  --no-moderation      an e1000 interrupts at once, however seldom its driver\n"
 	"                       wants it to\n"
-	"  --serial WHERE       a serial port, COM1 the first time, COM2 to COM4 then: stdio,\n"
-	"                       none, file=PATH, unix=PATH (a socket to connect to) or pty\n"
-	"                       (a pseudo-terminal, its name on standard error); once, stdio\n"
+	"  --serial WHERE       a serial port, COM1 the first time, then COM2 to COM4:\n"
+	"                       stdio, none, file=PATH, unix=PATH (a socket, made at\n"
+	"                       start) or pty (its name is said); once, stdio\n"
+	"  --parallel WHERE     a printer at LPT1; what it prints goes to none,\n"
+	"                       file=PATH, unix=PATH or pty (no such port)\n"
 	"  --console WHERE      the same as the first --serial\n"
 	"  --hvc WHERE          a virtio console, hvc0: stdio, none or file=PATH; with\n"
 	"                       stdio the serial port has no terminal (no such console)\n"
@@ -170,6 +172,7 @@ enum {
 	O_NO_MODERATION,
 	O_CONSOLE,
 	O_SERIAL,
+	O_PARALLEL,
 	O_HVC,
 	O_RNG,
 	O_BALLOON,
@@ -205,6 +208,7 @@ static const struct cli_option options[] = {
 	[O_NO_MODERATION] = {"--no-moderation", false},
 	[O_CONSOLE] = {"--console", true},
 	[O_SERIAL] = {"--serial", true},
+	[O_PARALLEL] = {"--parallel", true},
 	[O_HVC] = {"--hvc", true},
 	[O_RNG] = {"--rng", false},
 	[O_BALLOON] = {"--balloon", true},
@@ -286,6 +290,15 @@ static int serial_add(struct run_options *o, const char *text)
 			VMM_SERIALS_MAX);
 	o->cfg.serials[o->nserials].on = true;
 	return place_parse("--serial", text, true, &o->serials[o->nserials++]);
+}
+
+static int parallel_set(struct run_options *o, const char *text)
+{
+	if (!strcmp(text, "stdio"))
+		return usage("--parallel stdio: a printer has no terminal; use none, file=PATH, "
+			     "unix=PATH or pty");
+	o->cfg.parallel.on = true;
+	return place_parse("--parallel", text, true, &o->parallel);
 }
 
 /* There is one terminal. */
@@ -481,6 +494,8 @@ static int option_set(struct run_options *o, int option, const char *value)
 		return place_parse("--console", value, true, &o->console);
 	case O_SERIAL:
 		return serial_add(o, value);
+	case O_PARALLEL:
+		return parallel_set(o, value);
 	case O_HVC:
 		cfg->hvc.on = true;
 		return place_parse("--hvc", value, false, &o->hvc);

@@ -18,6 +18,7 @@ void machine_config_init(struct machine_config *cfg)
 	cfg->firmware_log = -1;
 	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++)
 		cfg->serials[i].line = (struct line_config){.out = -1, .in = -1, .listener = -1};
+	cfg->parallel.line = cfg->serials[0].line;
 	for (unsigned i = 0; i < VMM_DISKS_MAX; i++)
 		cfg->disks[i].fd = -1;
 	for (unsigned i = 0; i < VMM_NETS_MAX; i++)
@@ -356,6 +357,8 @@ static int machine_devices_create(struct machine *m, char why[VMM_WHY_MAX])
 		rc = pm_create(m);
 	if (!rc)
 		rc = serial_create(m);
+	if (!rc && m->cfg.parallel.on)
+		rc = parallel_create(m);
 	if (!rc)
 		rc = rtc_create(m);
 	if (!rc)
@@ -506,7 +509,7 @@ void machine_destroy(struct machine *m)
 
 struct acpi_config machine_acpi_config(const struct machine *m)
 {
-	struct acpi_config cfg = {.cpus = m->cfg.cpus};
+	struct acpi_config cfg = {.cpus = m->cfg.cpus, .parallel = m->cfg.parallel.on};
 
 	for (unsigned i = 0; i < VMM_SERIALS_MAX; i++)
 		cfg.serials |= m->serials[i] ? 1u << i : 0;

@@ -182,10 +182,11 @@ void msix_save(struct pci_device *pci, struct state_writer *w);
 void msix_load(struct pci_device *pci, struct state_reader *r);
 void msix_free(struct pci_device *pci);
 
-/* chipset.c, pm.c, serial.c */
+/* chipset.c, pm.c, serial.c, parallel.c ... */
 int chipset_create(struct machine *m);
 int pm_create(struct machine *m);
 int serial_create(struct machine *m);
+int parallel_create(struct machine *m);
 int rtc_create(struct machine *m);
 int i8042_create(struct machine *m);
 /*

@@ -93,6 +93,12 @@ struct line_config {
 	int listener; /* a listening socket, non-blocking: instead, whoever connects; -1: none */
 };
 
+/* A printer at LPT1. */
+struct parallel_config {
+	bool on;
+	struct line_config line;
+};
+
 #define VMM_SERIALS_MAX 4u
 /* COM1 to COM4. */
 struct serial_config {
@@ -193,6 +199,8 @@ struct machine_config {
 	/* Gets what the guest writes to the first, instead of its line. */
 	void (*console_hook)(void *ctx, const uint8_t *bytes, size_t n);
 	void *console_ctx;
+
+	struct parallel_config parallel;
 
 	/* One line, no newline, about a device while the machine runs ("back-end lost ..."). On an
 	 * I/O thread; must not block for long. NULL: nobody listens. */
@@ -470,6 +478,7 @@ int bzimage_params_write(
 struct acpi_config {
 	unsigned cpus;    /* APIC ids 0 .. cpus - 1 */
 	unsigned serials; /* a bit for each serial port there is, 0: COM1 */
+	bool parallel;    /* there is LPT1 */
 };
 /*
  * The ACPI tables of this PC (ACPI 6.4) as they lie at guest address base, a multiple of 64 below 4

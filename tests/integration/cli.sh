@@ -96,6 +96,8 @@ bad "serial port that cannot be written" 1 "--serial 2 file=$TMP: cannot be writ
 bad "serial port at no socket" 1 "--serial unix=$TMP/none/s: No such file" "${run[@]}" --serial "unix=$TMP/none/s"
 bad "serial port at a file for a socket" 1 "--serial unix=$TMP/text: exists and is no socket" "${run[@]}" --serial "unix=$TMP/text"
 bad "two serial ports on one terminal" 2 "--serial stdio: another port has the terminal" "${run[@]}" --serial stdio --serial stdio
+bad "a printer on the terminal" 2 "--parallel stdio: a printer has no terminal; use none, file=PATH" "${run[@]}" --parallel stdio
+bad "a printer nowhere" 2 "--parallel here: unknown place" "${run[@]}" --parallel here
 bad "five serial ports" 2 "--serial pty: too many ports; at most 4" "${run[@]}" --serial none --serial none --serial none --serial none --serial pty
 bad "a console that is a serial port" 2 "--console: the same as the first --serial" "${run[@]}" --console none --serial none
 

@@ -41,7 +41,7 @@ if [ ! -w /dev/kvm ]; then
 	finish
 fi
 "$SLUICE" run --firmware build/tests/linux/screen.bin --control "$CONTROL" --serial none --serial pty --serial "file=$TMP/com3" \
-	--serial "unix=$TMP/com4" >"$TMP/run.out" 2>"$TMP/run.err" </dev/null &
+	--serial "unix=$TMP/com4" --parallel "file=$TMP/lpt1" >"$TMP/run.out" 2>"$TMP/run.err" </dev/null &
 guest=$!
 children+=("$guest")
 check "the screen's text" wait_for shows 'SCREEN READY X'
@@ -50,6 +50,7 @@ pty=$(sed -n 's/^sluice: serial 2 is //p' "$TMP/run.err")
 check "a serial port at a pseudo-terminal: from the guest" [ "$(timeout 10 head -c 1 "$pty")" = 2 ]
 printf 'q' >"$pty"
 check "a serial port at a pseudo-terminal: to the guest" wait_for shows 'T71'
+check "a parallel port in a file" [ "$(cat "$TMP/lpt1")" = P ]
 check "a serial port in a file" [ "$(cat "$TMP/com3")" = 3 ]
 check "a serial port's socket is nobody else's" [ "$(stat -c %a "$TMP/com4")" = 600 ]
 says "GET /version" 200 '"version"' GET /version

@@ -2,7 +2,7 @@
 /*
  * A firmware image of 64 KiB that is nothing but a screen and a keyboard: it sets text mode, says so in the first line,
  * writes the codes its keyboard sends (and its mouse's bytes, with an M, and what comes at COM2, with a T) below, and powers
- * off when it gets F12. At the start it says 1 at COM1, 2 at COM2 and so on.
+ * off when it gets F12. At the start it says 1 at COM1, 2 at COM2 and so on, and prints P.
  */
 	.code16
 	.globl	_start
@@ -101,6 +101,15 @@ _start:
 	out	%al, %dx
 	inc	%bl
 	loop	9b
+	/* print: the data, the strobe */
+	mov	$0x378, %dx
+	mov	$'P', %al
+	out	%al, %dx
+	mov	$0x37a, %dx
+	mov	$0x0d, %al
+	out	%al, %dx
+	mov	$0x0c, %al
+	out	%al, %dx
 	/* the mouse on, its port and the keyboard's, no interrupts, no translation: set 2 */
 mouse:	mov	$160, %di
 	mov	$0x60, %al

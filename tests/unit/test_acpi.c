@@ -285,9 +285,28 @@ static void test_dsdt_ports(void)
 	}
 }
 
+static void test_dsdt_parallel(void)
+{
+	struct acpi_config cfg = {.cpus = 1, .parallel = true};
+	size_t dsdt, end, io;
+
+	build_with(&cfg);
+	dsdt = table_at(get(xsdt_entry(0, "FACP") + 40, 4), "DSDT");
+	end = dsdt + get(dsdt + 4, 4);
+	io = find(find(dsdt, end, "LPT1"), end, "\x47\x01");
+	CU_ASSERT_FATAL(io != 0);
+	CU_ASSERT_EQUAL(get(io + 2, 2), 0x378);
+	CU_ASSERT_EQUAL(get(io + 7, 1), 3);
+	CU_ASSERT_EQUAL(get(io + 8, 1), 0x22);
+	CU_ASSERT_EQUAL(get(io + 9, 2), 1u << 7);
+	build(1);
+	dsdt = table_at(get(xsdt_entry(0, "FACP") + 40, 4), "DSDT");
+	CU_ASSERT_EQUAL(find(dsdt, dsdt + get(dsdt + 4, 4), "LPT1"), 0);
+}
+
 static void test_no_room(void)
 {
-	struct acpi_config cfg = {.cpus = 4, .serials = 15};
+	struct acpi_config cfg = {.cpus = 4, .serials = 15, .parallel = true};
 	size_t whole;
 
 	whole = acpi_tables_build(tables, sizeof(tables), BASE, &cfg);
@@ -312,6 +331,7 @@ static const struct unit_case cases[] = {
 	{"DSDT: interrupt routing", test_dsdt_routing},
 	{"DSDT: devices", test_dsdt_devices},
 	{"DSDT: serial ports", test_dsdt_ports},
+	{"DSDT: parallel port", test_dsdt_parallel},
 	{"too little room", test_no_room},
 };
 
