@@ -4,7 +4,8 @@
  *
  *     GET /version     {"version": "..."}
  *     GET /screen      {"file": "/proc/PID/fd/N", "text": "..."}: vga.h's file, brought up to date
- *     PUT /keyboard    {"text": "root\n"} (64 characters), {"keys": "ctrl-alt-delete"}, or
+ *     GET /speaker     {"on": true, "hz": 440}: whether it sounds, and the tone that is set (0:
+ * none) PUT /keyboard    {"text": "root\n"} (64 characters), {"keys": "ctrl-alt-delete"}, or
  *                      {"key": "a", "down": true}: 204 when the guest has it
  *     PUT /mouse       {"dx": 1, "dy": -2, "buttons": 1}
  */
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -58,6 +60,20 @@ static void screen_get(void *ctx, struct control_request *req)
 	req->json = cJSON_CreateObject();
 	cJSON_AddStringToObject(req->json, "file", path);
 	text_add(req->json, fd);
+}
+
+static void speaker_get(void *ctx, struct control_request *req)
+{
+	struct speaker_info info;
+	int rc = machine_speaker_get(ctx, &info);
+
+	if (rc) {
+		control_fault(req, 409, "speaker: %s", strerror(-rc));
+		return;
+	}
+	req->json = cJSON_CreateObject();
+	cJSON_AddBoolToObject(req->json, "on", info.on);
+	cJSON_AddNumberToObject(req->json, "hz", info.hz);
 }
 
 static void keys_put(void *ctx, struct control_request *req)
@@ -122,6 +138,7 @@ static void mouse_put(void *ctx, struct control_request *req)
 static const struct control_route routes[] = {
 	{"GET", "/version", version_get},
 	{"GET", "/screen", screen_get},
+	{"GET", "/speaker", speaker_get},
 	{"PUT", "/keyboard", keys_put},
 	{"PUT", "/mouse", mouse_put},
 	{NULL, NULL, NULL},

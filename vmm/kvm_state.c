@@ -41,7 +41,9 @@ static const struct state_part vcpu_parts_late[] = {
 	PART(KVM_GET_MP_STATE, KVM_SET_MP_STATE, kvm_mp_state),
 };
 
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define PIT_HZ        1193182u
+#define PIT_COUNT_MAX 0x10000u
+#define COUNT(a)      (sizeof(a) / sizeof((a)[0]))
 
 union state_any {
 	struct kvm_sregs sregs;
@@ -324,4 +326,23 @@ void kvm_state_load(struct machine *m, struct state_reader *r)
 	state_section_leave(r);
 	for (unsigned i = 0; i < m->cfg.cpus && !r->error; i++)
 		state_vcpu_load(m, &m->vcpus[i], r);
+}
+
+/*
+ * KVM's timer answers port 61h, too (KVM_PIT_SPEAKER_DUMMY); whether bit 1 is set it says since
+ * Linux 5.19. Modes 2 and 3 (82C54 data sheet, "Mode definitions"; 6 and 7 are the same) repeat,
+ * and only that is a tone.
+ */
+int kvm_speaker_get(const struct machine *m, struct speaker_info *out)
+{
+	struct kvm_pit_state2 pit = {0};
+	const struct kvm_pit_channel_state *c = &pit.channels[2];
+	uint32_t count;
+
+	if (ioctl(m->vm_fd, KVM_GET_PIT2, &pit))
+		return -errno;
+	count = c->count ? c->count : PIT_COUNT_MAX;
+	out->hz = c->mode & 2 ? (PIT_HZ + count / 2) / count : 0;
+	out->on = out->hz && c->gate && (pit.flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON);
+	return 0;
 }

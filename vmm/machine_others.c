@@ -151,3 +151,8 @@ void machine_screen_sync(struct machine *m)
 {
 	machine_coalesced_drain(m);
 }
+
+int machine_speaker_get(const struct machine *m, struct speaker_info *out)
+{
+	return machine_has_kvm(m) ? kvm_speaker_get(m, out) : -ENODEV;
+}

@@ -280,6 +280,7 @@ void kvm_signal_install(void);
 /* kvm_state.c */
 void kvm_state_save(struct machine *m, struct state_writer *w);
 void kvm_state_load(struct machine *m, struct state_reader *r);
+int kvm_speaker_get(const struct machine *m, struct speaker_info *out);
 
 /* machine_run.c */
 /* For vCPU threads, after KVM_RUN was interrupted: parks while the machine is paused. False: leave.

@@ -309,6 +309,16 @@ int machine_screen_fd(const struct machine *m);
 void machine_screen_sync(struct machine *m);
 
 /*
+ * The PC speaker: channel 2 of the interval timer through a gate and a switch (port 61h), all of it
+ * in KVM. -ENODEV: a machine without KVM. Any thread.
+ */
+struct speaker_info {
+	bool on;     /* it sounds */
+	unsigned hz; /* the tone that is set; 0: none */
+};
+int machine_speaker_get(const struct machine *m, struct speaker_info *out);
+
+/*
  * Asks the guest for memory, or gives it back: the balloon's new size in bytes. It takes its time;
  * machine_balloon_get() tells how far it is. -ENODEV: no balloon; -EINVAL: not a multiple of 4 KiB,
  * or not less than the guest's memory. Any thread.

@@ -62,6 +62,13 @@ check "typed: more than one request takes, and longer than one may take" [ "$(sc
 says "too much for one request" 400 'text: longer than 64 characters' PUT /keyboard "{\"text\":\"$(printf 'a%.0s' $(seq 65))\"}"
 "$SLUICE" key --control "$CONTROL" ctrl-alt-delete up
 check "keys pressed together, extended ones" wait_for shows 'F0 1C 14 11 E0 71 E0 F0 71 F0 11 F0 14 E0 75 E0 F0 75'
+says "the speaker is silent" 200 '"on":false' GET /speaker
+"$SLUICE" key --control "$CONTROL" f11
+check "port 61h: gate and data, and what moves by itself" wait_for shows '78 S03'
+says "the speaker sounds" 200 '"on":true,"hz":440' GET /speaker
+"$SLUICE" key --control "$CONTROL" f10
+check "a key" wait_for shows '09 F0 09'
+says "the speaker is silent again" 200 '"on":false,"hz":440' GET /speaker
 ask PUT /mouse -d '{"dx":3,"dy":-2,"buttons":1}'
 check "the mouse" wait_for shows 'M09 M03 M02'
 says "a key that is none" 400 'keys: blue: no such key' PUT /keyboard '{"keys":"ctrl-blue"}'

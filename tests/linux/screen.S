@@ -3,6 +3,7 @@
  * A firmware image of 64 KiB that is nothing but a screen and a keyboard: it sets text mode, says so in the first line,
  * writes the codes its keyboard sends (and its mouse's bytes, with an M, and what comes at COM2, with a T) below, and powers
  * off when it gets F12. At the start it says 1 at COM1, 2 at COM2 and so on, and prints P.
+ * F11 sets the speaker to 440 Hz and on, and shows port 61h with an S once both its bits that move have moved; F10, off.
  */
 	.code16
 	.globl	_start
@@ -151,6 +152,13 @@ poll:	mov	$0x2fd, %dx
 	call	digit
 	mov	$0x0720, %ax
 	stosw
+	cmp	$0x09, %bh
+	jne	1f
+	in	$0x61, %al
+	and	$0xfc, %al
+	out	%al, $0x61
+1:	cmp	$0x78, %bh
+	je	sound
 	cmp	$0x07, %bh
 	jne	poll
 	mov	$0x604, %dx
@@ -158,6 +166,33 @@ poll:	mov	$0x2fd, %dx
 	out	%ax, %dx
 5:	hlt
 	jmp	5b
+
+	/* channel 2, both bytes, mode 3: 1193182 / 2712 */
+sound:	mov	$0xb6, %al
+	out	%al, $0x43
+	mov	$(2712 & 0xff), %al
+	out	%al, $0x42
+	mov	$(2712 >> 8), %al
+	out	%al, $0x42
+	in	$0x61, %al
+	or	$3, %al
+	out	%al, $0x61
+	/* the refresh bit and the timer's output: seen set, and seen clear */
+	mov	$0xff00, %cx
+1:	in	$0x61, %al
+	or	%al, %cl
+	and	%al, %ch
+	mov	%cl, %al
+	xor	%ch, %al
+	and	$0x30, %al
+	cmp	$0x30, %al
+	jne	1b
+	in	$0x61, %al
+	and	$0x0f, %al
+	mov	%al, %bh
+	mov	$0x0753, %ax
+	stosw
+	jmp	4b
 
 digit:	add	$'0', %al
 	cmp	$'9', %al

@@ -20,8 +20,8 @@ enum { DATA = 0x378, STATUS, CONTROL };
 struct port {
 	struct machine *m;
 	int ends[2]; /* of the pipe that the printer's line is */
-	bool line;
-	unsigned rises;
+	_Atomic bool line;
+	_Atomic unsigned rises;
 };
 
 static void port_interrupt(void *ctx, int gsi, bool level, uint64_t address, uint32_t data)
