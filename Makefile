@@ -28,7 +28,7 @@ LDFLAGS    := $(SANFLAGS) -pthread
 LDLIBS     := -luring -laio -lcjson -lz -lzstd -lm
 
 FOLDERS    := ring blk netbridge backend vmm
-MAINS      := vmm/main.c vmm/screen_main.c vmm/screen_client.c vmm/vnc_main.c backend/blkd_main.c backend/bridge_main.c
+MAINS      := vmm/main.c vmm/screen_main.c vmm/screen_client.c vmm/screen_watch.c vmm/screen_keys.c vmm/vnc_main.c backend/blkd_main.c backend/bridge_main.c
 # What needs DPDK is a library of its own: the monitor is not linked with it.
 DPDK_SRC   := $(wildcard netbridge/dpdk*.c)
 DPDK_LIBS   = $(shell pkg-config --libs libdpdk 2>/dev/null)
@@ -42,7 +42,7 @@ PACKAGES   := gcc make libc6-dev liburing-dev libdpdk-dev libaio-dev libcjson-de
               linux-headers-amd64 fio gnuplot-nox jq qemu-utils libslirp-dev zlib1g-dev libzstd-dev \
               qemu-system-x86 cpio kmod xz-utils e2fsprogs iperf3 socat curl debootstrap wrk dmsetup \
               ethtool tcpdump perl libmicrohttpd-dev libnbd-dev nbdkit dpdk-dev \
-              openvswitch-switch-dpdk libcurl4-gnutls-dev libpng-dev libvncserver-dev isolinux syslinux-common xorriso \
+              openvswitch-switch-dpdk libcurl4-gnutls-dev libpng-dev libncurses-dev libvncserver-dev isolinux syslinux-common xorriso \
               memtest86+ ipxe-qemu seabios grub-pc-bin grub-common
 
 .DEFAULT_GOAL := build
@@ -64,8 +64,8 @@ $(B)/sluice: $(call obj,vmm/main.c) $(LIBS)
 
 # What looks at a screen: linked with none of the monitor but what draws it.
 SCREEN_OBJ := $(call obj,vmm/screen_client.c vmm/vga_draw.c vmm/cli.c)
-$(B)/sluice-screen: $(call obj,vmm/screen_main.c) $(SCREEN_OBJ)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcurl -lpng -lcjson
+$(B)/sluice-screen: $(call obj,vmm/screen_main.c vmm/screen_watch.c vmm/screen_keys.c) $(SCREEN_OBJ)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcurl -lpng -lncursesw -ltinfo -lcjson
 
 # Its library is under the GPL: a program of its own.
 $(B)/sluice-vnc: $(call obj,vmm/vnc_main.c) $(SCREEN_OBJ)

@@ -5,6 +5,7 @@
 #ifndef CLI_PRIV_H
 #define CLI_PRIV_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,9 +23,12 @@ enum {
 int cmd_run(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
-/* screenshot, screen, type, key: argv[-1] is main's argv[0]. */
+/* screenshot, screen, watch, type, key: argv[-1] is main's argv[0]. */
 int cmd_screen(int argc, char **argv);
 int cmd_version(int argc, char **argv);
+
+/* Where a program of ours is (cmd_programs.c). */
+bool cli_program_find(const char *program, char path[PATH_MAX]);
 
 /* ------------------------------------------------------------------ options (cli.c) */
 

@@ -3,6 +3,8 @@
 #ifndef CLI_RUN_PRIV_H
 #define CLI_RUN_PRIV_H
 
+#include <sys/types.h>
+
 #include "vmm/cli_priv.h"
 #include "vmm/vmm.h"
 
@@ -27,6 +29,7 @@ struct run_options {
 	struct run_place hvc;      /* with cfg.hvc.on */
 	struct run_place parallel; /* with cfg.parallel.on */
 	const char *firmware_log;
+	bool display;        /* the screen in this terminal */
 	const char *control; /* socket; NULL: none */
 	char firmware[4096]; /* the path of --firmware PATH,vars=PATH */
 	bool no_reboot;
@@ -59,6 +62,25 @@ void run_consoles_close(struct run_options *o);
 /* The control socket (control_api.c); control_server_destroy() before the machine. */
 int run_control_open(struct control_server **out, const char *path, struct machine *m,
 	char why[BACKEND_WHY_MAX]);
+
+/* The view of --display curses (cmd_run_display.c). Without that option these do nothing. */
+struct run_display {
+	pid_t pid;
+	int pid_fd; /* readable when it has ended; -1: none */
+	int err;    /* the real standard error, while the view has the terminal; -1 */
+	int kept;   /* what was said meanwhile */
+	struct termios tty;
+	bool tty_known;
+	char program[PATH_MAX];
+	char folder[96], socket[108];
+};
+/* A status. The first: before the control socket is made, whose path it may choose. */
+int run_display_prepare(struct run_display *d, struct run_options *o);
+int run_display_start(struct run_display *d, const struct run_options *o);
+/* Waits for its end: the terminal is as it was. The view's status. */
+int run_display_stop(struct run_display *d);
+/* When the control socket is gone. */
+void run_display_free(struct run_display *d);
 
 /* What the run cost, as a table on stderr. */
 void run_counters_print(struct machine *m);

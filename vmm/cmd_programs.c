@@ -25,7 +25,7 @@ static bool program_in(const char *program, const char *dir, const char *below, 
 	return len > 0 && len < PATH_MAX && access(path, X_OK) == 0;
 }
 
-static bool program_find(const char *program, char path[PATH_MAX])
+bool cli_program_find(const char *program, char path[PATH_MAX])
 {
 	const char *libexec = getenv("SLUICE_LIBEXEC");
 	char self[PATH_MAX];
@@ -59,7 +59,7 @@ static int program_run(
 	const char *command = argv[0];
 	char path[PATH_MAX], **args = argv;
 
-	if (!program_find(program, path)) {
+	if (!cli_program_find(program, path)) {
 		if (help_asked(argc, argv)) {
 			printf("%s\n%s", help, where);
 			return CLI_OK;
@@ -89,7 +89,7 @@ int cmd_bench(int argc, char **argv)
 int cmd_screen(int argc, char **argv)
 {
 	return program_run("sluice-screen",
-		"Usage: sluice screenshot|screen|type|key --control PATH ...\n"
+		"Usage: sluice screenshot|screen|watch|type|key --control PATH ...\n"
 		"\n"
 		"A guest's screen and keyboard, through the socket of `sluice run --control`.\n",
 		true, argc, argv);

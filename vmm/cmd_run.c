@@ -24,6 +24,8 @@ struct session {
 	struct machine *m;
 	struct control_server *control;
 	struct terminal tty;
+	struct run_display display;
+	bool display_ended;
 	int sig_fd;
 	bool input_open;
 	uint8_t typed[256];
@@ -122,13 +124,14 @@ static bool session_listens(const struct session *s)
 static void session_loop(struct session *s)
 {
 	for (;;) {
-		struct pollfd fds[3] = {
+		struct pollfd fds[4] = {
 			{.fd = machine_end_fd(s->m), .events = POLLIN},
 			{.fd = s->sig_fd, .events = POLLIN},
 			{.fd = session_listens(s) ? STDIN_FILENO : -1, .events = POLLIN},
+			{.fd = s->display_ended ? -1 : s->display.pid_fd, .events = POLLIN},
 		};
 
-		if (poll(fds, 3, s->ntyped ? s->retry_ms : -1) < 0 && errno != EINTR)
+		if (poll(fds, 4, s->ntyped ? s->retry_ms : -1) < 0 && errno != EINTR)
 			return;
 		if (fds[0].revents)
 			return;
@@ -136,6 +139,10 @@ static void session_loop(struct session *s)
 			session_signal(s);
 		if (fds[2].revents)
 			session_input(s);
+		if (fds[3].revents) {
+			s->display_ended = true;
+			session_stop(s, "the end of its display");
+		}
 		if (s->ntyped)
 			session_type(s);
 	}
@@ -270,6 +277,15 @@ static void interpreter_warn(struct machine *m)
 				"this one may take hours or stop; use a host with VT-x or AMD-V\n");
 }
 
+static int session_control_open(struct session *s)
+{
+	char why[BACKEND_WHY_MAX] = "";
+
+	if (s->opts->control && run_control_open(&s->control, s->opts->control, s->m, why))
+		return cli_fail("run", CLI_HOST, "--%s", why);
+	return CLI_OK;
+}
+
 static int session_run(struct session *s)
 {
 	char why[VMM_WHY_MAX] = "";
@@ -281,18 +297,17 @@ static int session_run(struct session *s)
 	if (err)
 		return cli_fail("run", machine_error_is_usage(err) ? CLI_USAGE : CLI_HOST, "%s",
 			*why ? why : strerror(-err));
-	if (s->opts->control) {
-		char control_why[BACKEND_WHY_MAX] = "";
-
-		err = run_control_open(&s->control, s->opts->control, s->m, control_why);
-		if (err) {
-			machine_destroy(s->m);
-			return cli_fail("run", CLI_HOST, "--%s", control_why);
-		}
-	}
+	status = session_control_open(s);
 	interpreter_warn(s->m);
 	if (s->opts->verbose)
 		disks_report(s->m);
+	if (!status)
+		status = run_display_start(&s->display, s->opts);
+	if (status) {
+		control_server_destroy(s->control);
+		machine_destroy(s->m);
+		return status;
+	}
 	if (run_serial_of_terminal(s->opts) >= 0 || run_hvc_has_terminal(s->opts)) {
 		s->input_open = true;
 		terminal_open(&s->tty, STDIN_FILENO);
@@ -300,6 +315,9 @@ static int session_run(struct session *s)
 	}
 	status = session_lives(s);
 	terminal_restore(&s->tty);
+	err = run_display_stop(&s->display);
+	if (!status)
+		status = err;
 	control_server_destroy(s->control);
 	if (s->opts->counters)
 		run_counters_print(s->m);
@@ -320,10 +338,13 @@ int cmd_run(int argc, char **argv)
 		status = cli_fail("run", CLI_HOST, "signalfd: %s", strerror(errno));
 		goto out;
 	}
-	status = run_consoles_open(&opts);
+	status = run_display_prepare(&s.display, &opts);
+	if (!status)
+		status = run_consoles_open(&opts);
 	if (!status)
 		status = session_run(&s);
 	run_consoles_close(&opts);
+	run_display_free(&s.display);
 	close(s.sig_fd);
 out:
 	machine_config_free(&opts.cfg);

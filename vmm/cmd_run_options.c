@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The options of `sluice run`, and the table behind --counters. */
+/* The options of `sluice run`. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -60,6 +60,9 @@ static const char help[] =
 	"  --fs tag=TEXT,socket=PATH   a tree of the host's, see below\n"
 	"  --balloon KEY=VALUE,...  a virtio memory balloon, see below\n"
 	"  --control PATH       a socket for `sluice screenshot`, type, key and others\n"
+	"  --display WHERE      none, or curses: the screen and keyboard in this\n"
+	"                       terminal, by `sluice watch`; Ctrl-] ends the guest\n"
+	"                       (none)\n"
 	"  --no-reboot          end when the guest reboots\n"
 	"  --counters           print what the run cost at its end, on standard error\n"
 	"  --verbose            say which engine was chosen for each disk\n"
@@ -179,6 +182,7 @@ enum {
 	O_VSOCK,
 	O_FS,
 	O_CONTROL,
+	O_DISPLAY,
 	O_NO_REBOOT,
 	O_COUNTERS,
 	O_VERBOSE,
@@ -215,6 +219,7 @@ static const struct cli_option options[] = {
 	[O_VSOCK] = {"--vsock", true},
 	[O_FS] = {"--fs", true},
 	[O_CONTROL] = {"--control", true},
+	[O_DISPLAY] = {"--display", true},
 	[O_NO_REBOOT] = {"--no-reboot", false},
 	[O_COUNTERS] = {"--counters", false},
 	[O_VERBOSE] = {"--verbose", false},
@@ -302,26 +307,34 @@ static int parallel_set(struct run_options *o, const char *text)
 }
 
 /* There is one terminal. */
+static int terminal_taken(const struct run_options *o)
+{
+	const char *option = o->console_given ? "console" : "serial";
+
+	if (run_hvc_has_terminal(o))
+		return cli_fail("run", CLI_USAGE,
+			"--hvc stdio: the serial port has the terminal; leave --%s stdio out",
+			option);
+	return cli_fail("run", CLI_USAGE, "--%s stdio: %s has the terminal; use unix=PATH or pty",
+		option, o->display ? "the display" : "another port");
+}
+
 static int consoles_check(struct run_options *o)
 {
-	unsigned terminals = run_hvc_has_terminal(o);
+	unsigned terminals = run_hvc_has_terminal(o) + o->display;
 
+	if (o->display && run_hvc_has_terminal(o))
+		return usage("--hvc stdio: the display has the terminal; leave one of them out");
 	if (o->console_given && o->nserials)
 		return usage("--console: the same as the first --serial; leave one of them out");
 	if (!o->nserials) {
-		if (!o->console_given && run_hvc_has_terminal(o))
+		if (!o->console_given && terminals)
 			o->console.kind = RUN_NONE;
 		o->serials[o->nserials++] = o->console;
 	}
 	for (unsigned i = 0; i < o->nserials; i++)
 		if (o->serials[i].kind == RUN_STDIO && terminals++)
-			return run_hvc_has_terminal(o)
-				       ? cli_fail("run", CLI_USAGE,
-						 "--hvc stdio: the serial port has the terminal; "
-						 "leave --%s stdio out",
-						 o->console_given ? "console" : "serial")
-				       : usage("--serial stdio: another port has the terminal; use "
-					       "unix=PATH or pty");
+			return terminal_taken(o);
 	return RUN_GO;
 }
 
@@ -441,6 +454,15 @@ static int vga_parse(struct machine_config *cfg, const char *value)
 	return RUN_GO;
 }
 
+static int display_parse(struct run_options *o, const char *value)
+{
+	o->display = !strcmp(value, "curses");
+	if (!o->display && strcmp(value, "none") != 0)
+		return cli_fail("run", CLI_USAGE,
+			"--display %.40s: unknown display; use curses or none", value);
+	return RUN_GO;
+}
+
 static int option_set(struct run_options *o, int option, const char *value)
 {
 	struct machine_config *cfg = &o->cfg;
@@ -465,6 +487,8 @@ static int option_set(struct run_options *o, int option, const char *value)
 	case O_CONTROL:
 		o->control = value;
 		return RUN_GO;
+	case O_DISPLAY:
+		return display_parse(o, value);
 	case O_INITRD:
 		cfg->initrd = value;
 		return RUN_GO;
@@ -544,54 +568,8 @@ int run_options_parse(struct run_options *o, int argc, char **argv)
 		return usage("--firmware-log: there is no firmware; give --firmware FILE");
 	if (o->cfg.vga == VMM_ON && !o->cfg.firmware)
 		return usage("--vga std: it takes firmware; give --firmware FILE");
+	if (o->display && (!o->cfg.firmware || o->cfg.vga == VMM_OFF))
+		return usage("--display curses: this guest has no screen; give --firmware FILE, "
+			     "and leave --vga none out");
 	return consoles_check(o);
-}
-
-/* ------------------------------------------------------------------ --counters */
-
-static void device_print(struct machine *m, unsigned i)
-{
-	struct device_report r;
-	const struct device_counters *c;
-
-	machine_device_report(m, i, &r);
-	c = r.counters;
-	fprintf(stderr,
-		"%-14s %12" PRIu64 " %14" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu64
-		" %8" PRIu64 "\n",
-		r.model, counter_get(&c->requests), counter_get(&c->bytes),
-		counter_get(&c->doorbells), counter_get(&c->exits), counter_get(&c->interrupts),
-		counter_get(&c->errors));
-}
-
-void run_counters_print(struct machine *m)
-{
-	struct machine_counters c;
-
-	machine_counters_get(m, &c);
-	fprintf(stderr, "\n%-34s %14s\n", "COUNTER", "VALUE");
-#define ROW(name, value) fprintf(stderr, "%-34s %14" PRIu64 "\n", name, (uint64_t)(value))
-	ROW("exits to user space", c.vcpu.exits);
-	ROW("  port I/O", c.vcpu.exits_io);
-	ROW("  memory-mapped I/O", c.vcpu.exits_mmio);
-	ROW("  signals", c.vcpu.exits_signal);
-	ROW("  others", c.vcpu.exits_other);
-	ROW("vCPU system calls", c.vcpu.system_calls);
-	ROW("vCPU time, microseconds", c.vcpu.cpu_ns / 1000);
-	ROW("I/O thread system calls", c.io.system_calls);
-	ROW("I/O thread sleeps", c.io.sleeps);
-	ROW("I/O thread time, microseconds", c.io.cpu_ns / 1000);
-	ROW("polling windows that paid", c.io.poll_hits);
-	ROW("polling windows that did not", c.io.poll_misses);
-	ROW("devices' own system calls", c.device_system_calls);
-	ROW("interrupts", c.interrupts);
-	ROW("doorbells", c.doorbells);
-	ROW("posted writes", c.coalesced);
-#undef ROW
-	if (!machine_devices(m))
-		return;
-	fprintf(stderr, "\n%-14s %12s %14s %10s %10s %10s %8s\n", "DEVICE", "REQUESTS", "BYTES",
-		"DOORBELLS", "EXITS", "INTERRUPTS", "ERRORS");
-	for (unsigned i = 0; i < machine_devices(m); i++)
-		device_print(m, i);
 }

@@ -5,7 +5,7 @@
 
 #include "vmm/cli_priv.h"
 
-#define COMMANDS "run, bench, devices, screen, screenshot, type, key, version or help"
+#define COMMANDS "run, bench, devices, screen, watch, screenshot, type, key, version or help"
 
 static const char help[] =
 	"Usage: sluice COMMAND [OPTION]...\n"
@@ -19,6 +19,7 @@ static const char help[] =
 	"  devices      list device models and their options\n"
 	"  screenshot   a guest's screen as a picture\n"
 	"  screen       what a guest's screen says\n"
+	"  watch        a guest's text screen and keyboard in this terminal\n"
 	"  type         type text on a guest's keyboard\n"
 	"  key          press keys, such as ctrl-alt-delete\n"
 	"  version      print the version\n"
@@ -40,6 +41,7 @@ static const struct {
 	{"devices", cmd_devices},
 	{"screenshot", cmd_screen},
 	{"screen", cmd_screen},
+	{"watch", cmd_screen},
 	{"type", cmd_screen},
 	{"key", cmd_screen},
 	{"version", cmd_version},

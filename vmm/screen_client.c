@@ -113,6 +113,16 @@ long screen_put_quietly(struct screen_client *c, const char *path, const char *b
 	return ask(c, path, body) ? 0 : c->answer->status;
 }
 
+bool screen_sync_quietly(struct screen_client *c)
+{
+	return !ask(c, "/screen", NULL) && c->answer->status == 200;
+}
+
+void screen_timeout_set(struct screen_client *c, long seconds)
+{
+	curl_easy_setopt(c->curl, CURLOPT_TIMEOUT, seconds);
+}
+
 int screen_sync(struct screen_client *c, char **text)
 {
 	int status = answer_judge(c, ask(c, "/screen", NULL));

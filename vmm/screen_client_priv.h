@@ -28,6 +28,10 @@ void screen_client_close(struct screen_client *c);
 /* What the guest has written is in the mapped file then. text: NULL, or gets what the screen says,
  * to be freed; NULL for graphics. */
 int screen_sync(struct screen_client *c, char **text);
+/* The same; nothing is told. False: no answer, or none that is good. */
+bool screen_sync_quietly(struct screen_client *c);
+/* How long an answer may take. */
+void screen_timeout_set(struct screen_client *c, long seconds);
 /* Maps the screen's file. */
 int screen_map(struct screen_client *c);
 /* PUT, with a JSON body. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The program `sluice-screen`, which `sluice screenshot`, `screen`, `type` and `key` run: it asks
- * the monitor through its control socket (libcurl), maps the file the screen is, and draws it
- * (libpng).
+ * The program `sluice-screen`, which `sluice screenshot`, `screen`, `watch`, `type` and `key` run:
+ * it asks the monitor through its control socket (libcurl), maps the file the screen is, and draws
+ * it (libpng; watch: screen_watch.c).
  */
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -13,6 +13,7 @@
 
 #include "vmm/cli_priv.h"
 #include "vmm/screen_client_priv.h"
+#include "vmm/screen_watch_priv.h"
 
 #define WORDS_MAX  64
 #define TYPE_PIECE 64u
@@ -20,6 +21,7 @@
 static const char help[] =
 	"Usage: sluice screenshot --control PATH FILE.png\n"
 	"       sluice screen --control PATH\n"
+	"       sluice watch --control PATH\n"
 	"       sluice type --control PATH TEXT\n"
 	"       sluice key --control PATH KEYS...\n"
 	"\n"
@@ -27,6 +29,9 @@ static const char help[] =
 	"\n"
 	"  screenshot   writes a picture of the screen; - is standard output\n"
 	"  screen       prints what a text screen says\n"
+	"  watch        shows a text screen in this terminal, and is its keyboard, until\n"
+	"               Ctrl-] is typed or the guest ends. Escape right before a key is\n"
+	"               Alt; what no terminal sends, such as ctrl-alt-delete, is for key\n"
 	"  type         types TEXT on a US keyboard; \\n is the return key, \\t the tab\n"
 	"  key          presses keys, together those joined by dashes: ret, f1, up,\n"
 	"               ctrl-alt-delete\n";
@@ -172,6 +177,8 @@ static int command_run(char **words, int n)
 		return screenshot(word);
 	if (!strcmp(command, "screen"))
 		return screen_print();
+	if (!strcmp(command, "watch"))
+		return screen_watch(&client);
 	if (!strcmp(command, "type"))
 		return type(word);
 	for (int i = 0; i < n && !status; i++)
@@ -209,7 +216,7 @@ int main(int argc, char **argv)
 	if (!socket)
 		return cli_fail(command, CLI_USAGE,
 			"--control: missing; give the PATH that `sluice run --control` was given");
-	want = !strcmp(command, "screen") ? 0 : 1;
+	want = strcmp(command, "screen") && strcmp(command, "watch") ? 1 : 0;
 	if (n < want || (n > want && strcmp(command, "key") != 0))
 		return cli_fail(
 			command, CLI_USAGE, "%d arguments; see `sluice %s --help`", n, command);

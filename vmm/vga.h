@@ -85,4 +85,22 @@ void vga_draw(const struct vga_regs *regs, const uint8_t *memory, struct vga_pic
  */
 size_t vga_text(const struct vga_regs *regs, const uint8_t *memory, char *out, size_t room);
 
+/* A text screen by its characters. */
+#define VGA_CELLS_MAX 32768u
+struct vga_cell {
+	uint16_t code;  /* Unicode */
+	uint8_t fg, bg; /* as a PC numbers its 16 colours: blue 1, green 2, red 4, bright 8 */
+	bool blink;
+};
+struct vga_cells {
+	uint32_t columns, rows;
+	uint32_t cursor; /* the cell that it is at; ~0: there is none to be seen */
+	struct vga_cell cells[VGA_CELLS_MAX]; /* rows of columns */
+};
+
+enum vga_shows { VGA_SHOWS_NOTHING, VGA_SHOWS_TEXT, VGA_SHOWS_GRAPHICS };
+/* Fills out for text. Rows that are too many are left out. Any registers will do. */
+enum vga_shows vga_cells_get(
+	const struct vga_regs *regs, const uint8_t *memory, struct vga_cells *out);
+
 #endif

@@ -189,9 +189,14 @@ static const uint16_t cp437_high[129] = {0x2302, 0xc7, 0xfc, 0xe9, 0xe2, 0xe4, 0
 	0x221e, 0x3c6, 0x3b5, 0x2229, 0x2261, 0xb1, 0x2265, 0x2264, 0x2320, 0x2321, 0xf7, 0x2248,
 	0xb0, 0x2219, 0xb7, 0x221a, 0x207f, 0xb2, 0x25a0, 0x20};
 
+static uint16_t cp437_unicode(uint8_t c)
+{
+	return c < 32 ? cp437_low[c] : c < 127 ? c : cp437_high[c - 127];
+}
+
 static size_t utf8_put(char *to, uint8_t c)
 {
-	unsigned u = c < 32 ? cp437_low[c] : c < 127 ? c : cp437_high[c - 127];
+	unsigned u = cp437_unicode(c);
 
 	if (u < 0x80) {
 		to[0] = (char)u;
@@ -233,6 +238,39 @@ size_t vga_text(const struct vga_regs *regs, const uint8_t *memory, char *out, s
 	}
 	out[len] = '\0';
 	return len;
+}
+
+static void cell_get(const struct vga_regs *r, const uint8_t *from, struct vga_cell *to)
+{
+	bool blink = r->attr[0x10] & 0x08;
+
+	to->code = cp437_unicode(from[0]);
+	to->fg = from[1] & 0x0f;
+	to->bg = from[1] >> 4 & (blink ? 7 : 15);
+	to->blink = blink && (from[1] & 0x80);
+}
+
+enum vga_shows vga_cells_get(
+	const struct vga_regs *regs, const uint8_t *memory, struct vga_cells *out)
+{
+	const struct vga_regs r = *regs;
+	uint32_t n = 0;
+	struct text x;
+
+	if (!vbe_on(&r) && screen_off(&r))
+		return VGA_SHOWS_NOTHING;
+	if (vbe_on(&r) || r.attr[0x10] & 1 || !text_get(&r, &x))
+		return VGA_SHOWS_GRAPHICS;
+	out->columns = x.t.columns;
+	out->rows = MIN(x.rows, VGA_CELLS_MAX / x.t.columns);
+	out->cursor = ~0u;
+	for (uint32_t row = 0; row < out->rows; row++)
+		for (uint32_t col = 0; col < out->columns; col++, n++) {
+			cell_get(&r, text_cell(&x, memory, row, col), &out->cells[n]);
+			if (text_cursor_here(&r, &x, row, col, r.crtc[0x0a] & 0x1fu))
+				out->cursor = n;
+		}
+	return VGA_SHOWS_TEXT;
 }
 
 /* ------------------------------------------------------------------ graphics */

@@ -36,7 +36,7 @@ bad() {
 
 run=(run --kernel "$GUEST")
 
-bad "no command" 2 "use run, bench, devices, screen, screenshot, type, key, version or help"
+bad "no command" 2 "use run, bench, devices, screen, watch, screenshot, type, key, version or help"
 bad "unknown command" 2 "frob: unknown command; use" frob
 bad "unknown option" 2 "--colour: unknown option; .*--help" "${run[@]}" --colour red
 bad "a word that is no option" 2 "vmlinux: not an option" run vmlinux
@@ -96,6 +96,10 @@ bad "serial port that cannot be written" 1 "--serial 2 file=$TMP: cannot be writ
 bad "serial port at no socket" 1 "--serial unix=$TMP/none/s: No such file" "${run[@]}" --serial "unix=$TMP/none/s"
 bad "serial port at a file for a socket" 1 "--serial unix=$TMP/text: exists and is no socket" "${run[@]}" --serial "unix=$TMP/text"
 bad "two serial ports on one terminal" 2 "--serial stdio: another port has the terminal" "${run[@]}" --serial stdio --serial stdio
+bad "a display of no kind" 2 "--display gtk: unknown display; use curses or none" "${run[@]}" --display gtk
+bad "a display without a screen" 2 "--display curses: this guest has no screen" "${run[@]}" --display curses
+bad "a display without a terminal" 2 "--display curses: standard input and output are to be a terminal" run --firmware "$TMP/text" --display curses
+bad "a display and a console on one terminal" 2 "--console stdio: the display has the terminal" run --firmware "$TMP/text" --display curses --console stdio
 bad "a printer on the terminal" 2 "--parallel stdio: a printer has no terminal; use none, file=PATH" "${run[@]}" --parallel stdio
 bad "a printer nowhere" 2 "--parallel here: unknown place" "${run[@]}" --parallel here
 bad "five serial ports" 2 "--serial pty: too many ports; at most 4" "${run[@]}" --serial none --serial none --serial none --serial none --serial pty

@@ -83,6 +83,81 @@ check "a screenshot is a picture of the screen" [ "$(png "$TMP/shot.png")" = 720
 check "a screenshot to standard output" cmp "$TMP/shot.png" "$TMP/shot2.png"
 bad "a screenshot that cannot be written" 1 "$TMP/no/x.png: cannot be written: No such file" "$SLUICE" screenshot --control "$CONTROL" "$TMP/no/x.png"
 
+# ------------------------------------------------------------------ in a terminal
+
+# terminal ROWS COLUMNS COMMAND: runs it on a pseudo-terminal of that size, with keys from descriptor 7
+terminal() {
+	rm -f "$TMP/keys" "$TMP/typescript" "$TMP/tty"
+	mkfifo "$TMP/keys"
+	TERM=xterm-256color LC_ALL=C.UTF-8 script -qefc "stty rows $1 cols $2; stty -a >$TMP/before; tty >$TMP/tty; sh -c 'echo \$\$ >$TMP/pid; exec $3'; echo ended \$?; stty -a >$TMP/after" \
+		"$TMP/typescript" <"$TMP/keys" >/dev/null 2>&1 &
+	terminal=$!
+	children+=("$terminal")
+	exec 7>"$TMP/keys"
+}
+# drawn TEXT: as bytes, control sequences and all
+drawn() { grep -qaF -- "$1" "$TMP/typescript"; }
+# restored CASE STATUS TEXT: the command has ended with it, and the terminal is as it was, but for its size
+restored() {
+	wait_for drawn "ended "
+	exec 7>&-
+	wait "$terminal"
+	if drawn "ended $2" && drawn "$3" && drawn $'\033[?1049l' && same=$(diff <(tail -n +2 "$TMP/before") <(tail -n +2 "$TMP/after")); then
+		pass "$1"
+	else
+		fail "$1" "$(tail -c 300 "$TMP/typescript" | cat -v | tr '\n' '|') ${same:-}"
+	fi
+}
+watch="$SLUICE watch --control $CONTROL"
+bad "watch: no terminal" 2 "watch: standard input and output are to be a terminal" $watch
+terminal 30 100 "$watch"
+check "watch: the screen's text" wait_for drawn "SCREEN READY X"
+check "watch: how to leave" drawn "Ctrl-] leaves"
+printf 'k\r' >&7
+check "watch: characters" wait_for shows '42 F0 42 5A F0 5A'
+check "watch: and what the guest makes of them is drawn" wait_for drawn "5A F0 5A"
+printf '\003' >&7
+check "watch: Ctrl" wait_for shows '14 21 F0 21 F0 14$'
+printf '\033x' >&7
+check "watch: Alt" wait_for shows '11 22 F0 22 F0 11$'
+printf '\033OA' >&7
+check "watch: an arrow" wait_for shows 'E0 75 E0 F0 75$'
+printf '\033' >&7
+check "watch: Escape alone" wait_for shows '76 F0 76$'
+printf '\033[15~' >&7
+check "watch: F5" wait_for shows '03 F0 03$'
+printf '\303\244' >&7
+check "watch: a key that the guest's keyboard has not" wait_for drawn "no key of a US keyboard"
+"$SLUICE" key --control "$CONTROL" f9
+check "watch: graphics" wait_for drawn "graphics mode 640x480"
+"$SLUICE" key --control "$CONTROL" f8
+stty -F "$(cat "$TMP/tty")" rows 40 cols 110
+check "watch: the terminal's new size" wait_for drawn $'\033[40d'
+printf '\035' >&7
+restored "watch: Ctrl-] leaves, and the terminal is as before" 0 "ended"
+terminal 5 20 "$watch"
+check "watch: a small terminal" wait_for drawn "SCREEN READY X"
+stty -F "$(cat "$TMP/tty")" rows 1 cols 1
+stty -F "$(cat "$TMP/tty")" rows 7 cols 33
+printf 'z' >&7
+check "watch: its keys" wait_for shows '1A F0 1A$'
+stty -F "$(cat "$TMP/tty")" rows 5 cols 20
+printf '\033[18~' >&7
+check "watch: a small terminal goes with the cursor" wait_for drawn "CORN"
+kill -TERM "$(cat "$TMP/pid")"
+restored "watch: SIGTERM leaves the terminal as before" 0 "ended"
+terminal 24 80 "$SLUICE run --firmware build/tests/linux/screen.bin --display curses --serial pty"
+check "--display curses: the screen" wait_for drawn "SCREEN READY X"
+printf '\033[24~' >&7
+restored "--display curses: the guest powers off" 0 "sluice: the guest powered off"
+terminal 24 80 "$SLUICE run --firmware build/tests/linux/screen.bin --display curses"
+wait_for drawn "SCREEN READY X"
+printf '\035' >&7
+restored "--display curses: Ctrl-] ends the guest" 0 "sluice: stopped by the end of its display"
+# for later: it is there when the guest ends
+terminal 25 80 "$watch"
+wait_for drawn "SCREEN READY X"
+
 # ------------------------------------------------------------------ VNC
 
 # vnc ARGUMENTS...
@@ -115,6 +190,7 @@ perl tests/integration/rfb.pl "127.0.0.1:$port" >"$TMP/rfb.out" 2>&1
 check "VNC: a password is asked for" grep -qx "security 2" "$TMP/rfb.out"
 "$SLUICE" key --control "$CONTROL" f12
 wait "$guest"
+restored "watch: ends with the guest, and the terminal is as before" 0 "sluice watch: the guest has ended"
 check "the guest's end" grep -q 'the guest powered off' "$TMP/run.err"
 wait "$vnc"
 check "VNC: ends with the guest" [ $? = 0 ]

@@ -4,6 +4,7 @@
  * writes the codes its keyboard sends (and its mouse's bytes, with an M, and what comes at COM2, with a T) below, and powers
  * off when it gets F12. At the start it says 1 at COM1, 2 at COM2 and so on, and prints P.
  * F11 sets the speaker to 440 Hz and on, and shows port 61h with an S once both its bits that move have moved; F10, off.
+ * F9 shows graphics, F8 text again. F7 moves the cursor to the last corner, and says so there.
  */
 	.code16
 	.globl	_start
@@ -157,7 +158,15 @@ poll:	mov	$0x2fd, %dx
 	in	$0x61, %al
 	and	$0xfc, %al
 	out	%al, $0x61
-1:	cmp	$0x78, %bh
+1:	mov	$0, %cl
+	cmp	$0x0a, %bh
+	je	vbe
+	mov	$0x81, %cl
+	cmp	$0x01, %bh
+	je	vbe
+	cmp	$0x83, %bh
+	je	corner
+	cmp	$0x78, %bh
 	je	sound
 	cmp	$0x07, %bh
 	jne	poll
@@ -194,6 +203,44 @@ sound:	mov	$0xb6, %al
 	stosw
 	jmp	4b
 
+	/* 640 by 480, 32 bits, and whether it is on (and clears nothing) */
+vbe:	mov	$0x1ce, %dx
+	mov	$1, %ax
+	mov	$640, %bx
+	call	word
+	mov	$480, %bx
+	call	word
+	mov	$32, %bx
+	call	word
+	mov	%cl, %bl
+	mov	$0, %bh
+	call	word
+	jmp	poll
+word:	out	%ax, %dx
+	inc	%dx
+	xchg	%ax, %bx
+	out	%ax, %dx
+	xchg	%ax, %bx
+	dec	%dx
+	inc	%ax
+	ret
+
+corner:	push	%di
+	mov	$(1994 * 2), %di
+	mov	$last, %si
+	mov	$6, %cx
+1:	lodsb
+	mov	$0x07, %ah
+	stosw
+	loop	1b
+	pop	%di
+	mov	$0x3d4, %dx
+	mov	$0x070e, %ax
+	out	%ax, %dx
+	mov	$0xcf0f, %ax
+	out	%ax, %dx
+	jmp	poll
+
 digit:	add	$'0', %al
 	cmp	$'9', %al
 	jbe	6f
@@ -218,6 +265,7 @@ seq:	.byte	0x03, 0x00, 0x03, 0x00, 0x02
 crtc:	.byte	0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00, 0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, 0x9c, 0x8e, 0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff
 gc:	.byte	0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x0e, 0x00, 0xff
 attr:	.byte	0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x14, 0x07, 0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x0c, 0x00, 0x0f, 0x08, 0x00
+last:	.ascii	"CORNER"
 text:	.asciz	"SCREEN READY X"
 	.org	0xfff0
 	ljmp	$0xf000, $0

@@ -285,6 +285,44 @@ static void test_text(void)
 	screen_close();
 }
 
+/* The same as characters with colours, for who shows it on a terminal. */
+static void test_cells(void)
+{
+	static struct vga_cells cells;
+
+	screen_open();
+	CU_ASSERT_EQUAL(vga_cells_get(regs, memory, &cells), VGA_SHOWS_NOTHING);
+	mode_set(&mode3);
+	text_put(0, 0, "H", 0x1e);
+	text_put(24, 79, "\xc9", 0x87);
+	indexed(0x3d4, 0x0e, 7);
+	indexed(0x3d4, 0x0f, 0xcf);
+	CU_ASSERT_EQUAL(vga_cells_get(regs, memory, &cells), VGA_SHOWS_TEXT);
+	CU_ASSERT_EQUAL(cells.columns, 80);
+	CU_ASSERT_EQUAL(cells.rows, 25);
+	CU_ASSERT_EQUAL(cells.cursor, 1999);
+	CU_ASSERT_EQUAL(cells.cells[0].code, 'H');
+	CU_ASSERT_EQUAL(cells.cells[0].fg, 14);
+	CU_ASSERT_EQUAL(cells.cells[0].bg, 1);
+	CU_ASSERT_FALSE(cells.cells[0].blink);
+	CU_ASSERT_EQUAL(cells.cells[1999].code, 0x2554);
+	CU_ASSERT_EQUAL(cells.cells[1999].fg, 7);
+	CU_ASSERT_EQUAL(cells.cells[1999].bg, 0);
+	CU_ASSERT_TRUE(cells.cells[1999].blink);
+	/* bit 7 as a bright background instead */
+	attr(0x10, 0x04);
+	out8(0x3c0, 0x20);
+	CU_ASSERT_EQUAL(vga_cells_get(regs, memory, &cells), VGA_SHOWS_TEXT);
+	CU_ASSERT_EQUAL(cells.cells[1999].bg, 8);
+	CU_ASSERT_FALSE(cells.cells[1999].blink);
+	indexed(0x3d4, 0x0a, 0x2d);
+	CU_ASSERT_EQUAL(vga_cells_get(regs, memory, &cells), VGA_SHOWS_TEXT);
+	CU_ASSERT_EQUAL(cells.cursor, ~0u);
+	mode_set(&mode13);
+	CU_ASSERT_EQUAL(vga_cells_get(regs, memory, &cells), VGA_SHOWS_GRAPHICS);
+	screen_close();
+}
+
 /* ------------------------------------------------------------------ graphics */
 
 static void test_planar(void)
@@ -491,6 +529,7 @@ static void test_move(void)
 static void test_any(void)
 {
 	static struct vga_regs any;
+	static struct vga_cells cells;
 	static uint8_t noise[VGA_MEMORY];
 	char text[300];
 	uint64_t x = 88172645463325252ull;
@@ -511,6 +550,8 @@ static void test_any(void)
 		vga_draw(&any, noise, &picture);
 		CU_ASSERT_TRUE((uint64_t)picture.width * picture.height <= VGA_PICTURE_MAX);
 		CU_ASSERT_TRUE(vga_text(&any, noise, text, sizeof(text)) < sizeof(text));
+		if (vga_cells_get(&any, noise, &cells) == VGA_SHOWS_TEXT)
+			CU_ASSERT_TRUE(cells.columns * cells.rows <= VGA_CELLS_MAX);
 	}
 }
 
@@ -527,6 +568,7 @@ static const struct unit_case cases[] = {
 	{"registers", test_registers},
 	{"retrace", test_retrace},
 	{"text", test_text},
+	{"text by its cells", test_cells},
 	{"planes", test_planar},
 	{"256 colours", test_chained},
 	{"linear modes", test_linear},
