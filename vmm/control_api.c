@@ -4,8 +4,9 @@
  *
  *     GET /version     {"version": "..."}
  *     GET /screen      {"file": "/proc/PID/fd/N", "text": "..."}: vga.h's file, brought up to date
- *     GET /speaker     {"on": true, "hz": 440}: whether it sounds, and the tone that is set (0:
- * none) PUT /keyboard    {"text": "root\n"} (64 characters), {"keys": "ctrl-alt-delete"}, or
+ *     GET /speaker     {"on": true, "hz": 440}: whether it sounds, and its tone (0: none is set)
+ *
+ *     PUT /keyboard    {"text": "root\n"} (64 characters), {"keys": "ctrl-alt-delete"}, or
  *                      {"key": "a", "down": true}: 204 when the guest has it
  *     PUT /mouse       {"dx": 1, "dy": -2, "buttons": 1}
  */
