@@ -220,27 +220,34 @@ static void test_ageing(void)
 	rig_close(&r);
 }
 
-/* Whoever makes up addresses displaces his own. */
+/*
+ * Whoever makes up addresses displaces his own. He does so first: while he has fewer than another
+ * port, that port gives way. Where an address goes is random, and five of the other port's sixteen
+ * in one bucket of four happen once in 4,000 runs: one may be lost.
+ */
 static void test_table_full(void)
 {
 	struct net_switch_mac *macs = calloc(4096, sizeof(*macs));
-	unsigned n, others = 0;
+	unsigned n, others = 0, reached = 0;
 	struct rig r;
 
 	rig_open(&r, 0, 256);
 	for (unsigned i = 0; i < 3; i++)
 		rig_add(&r, (struct net_switch_port_options){0});
+	for (unsigned i = 0; i < 500; i++)
+		reach(&r, 0, 1000, 5000 + i, -1);
 	for (unsigned i = 0; i < 16; i++)
 		reach(&r, 1, 10, 1000 + i, -1);
-	for (unsigned i = 0; i < 20000; i++)
+	for (unsigned i = 500; i < 20000; i++)
 		reach(&r, 0, 1000, 5000 + i, -1);
 	n = net_switch_macs_get(r.sw, macs, 4096);
 	CU_ASSERT(n <= 256);
 	for (unsigned i = 0; i < n; i++)
 		others += macs[i].port[0] == 'b';
-	CU_ASSERT_EQUAL(others, 16);
+	CU_ASSERT(others >= 15);
 	for (unsigned i = 0; i < 16; i++)
-		CU_ASSERT_EQUAL(reach(&r, 2, 1000 + i, 12, -1), 0x2);
+		reached += reach(&r, 2, 1000 + i, 12, -1) == 0x2;
+	CU_ASSERT_EQUAL(reached, others);
 	rig_close(&r);
 	free(macs);
 }
