@@ -77,27 +77,6 @@ static void line_flush(struct line *l)
 		l->drained(l);
 }
 
-static void line_retry_expired(struct io_timer *t)
-{
-	struct line *l = (struct line *)((char *)t - offsetof(struct line, retry_timer));
-	bool again;
-
-	pthread_mutex_lock(&l->device->lock);
-	line_flush(l);
-	again = l->backlog_len && l->retry_armed;
-	l->retry_armed = again;
-	pthread_mutex_unlock(&l->device->lock);
-	if (again)
-		io_timer_set(l->io, t, clock_now_ns() + LINE_RETRY_NS);
-}
-
-static void line_retry_start(struct io_work *w)
-{
-	struct line *l = (struct line *)((char *)w - offsetof(struct line, retry_work));
-
-	io_timer_set(l->io, &l->retry_timer, clock_now_ns() + LINE_RETRY_NS);
-}
-
 static size_t line_keep(struct line *l, const uint8_t *bytes, size_t n)
 {
 	size_t kept = 0;
@@ -109,7 +88,8 @@ static size_t line_keep(struct line *l, const uint8_t *bytes, size_t n)
 	if (kept < n)
 		counter_add(&l->device->counters.dropped, n - kept);
 	l->full |= line_is_full(l);
-	if (l->backlog_len && l->io && !l->retry_armed) {
+	/* who is quiesced begins anew when he is resumed */
+	if (l->backlog_len && l->io && !l->retry_armed && !l->quiesced) {
 		l->retry_armed = true;
 		io_thread_post(l->io, &l->retry_work);
 	}
@@ -158,6 +138,28 @@ static void line_watches_set(struct line *l)
 	line_watch_set(&l->in, l->where.in, on && !l->stalled);
 	line_watch_set(&l->from_peer, l->peer, on && !l->stalled);
 	line_watch_set(&l->listener, l->where.listener, on && l->peer < 0);
+}
+
+static void line_retry_expired(struct io_timer *t)
+{
+	struct line *l = (struct line *)((char *)t - offsetof(struct line, retry_timer));
+	bool again;
+
+	pthread_mutex_lock(&l->device->lock);
+	line_flush(l);
+	line_watches_set(l);
+	again = l->backlog_len && l->retry_armed;
+	l->retry_armed = again;
+	pthread_mutex_unlock(&l->device->lock);
+	if (again)
+		io_timer_set(l->io, t, clock_now_ns() + LINE_RETRY_NS);
+}
+
+static void line_retry_start(struct io_work *w)
+{
+	struct line *l = (struct line *)((char *)w - offsetof(struct line, retry_work));
+
+	io_timer_set(l->io, &l->retry_timer, clock_now_ns() + LINE_RETRY_NS);
 }
 
 static void line_peer_lost(struct line *l)
@@ -217,9 +219,17 @@ static void line_listener_ready(struct io_watch *w)
 	struct line *l = (struct line *)((char *)w - offsetof(struct line, listener.watch));
 
 	pthread_mutex_lock(&l->device->lock);
+	counter_add(&l->device->counters.system_calls, 1);
 	if (l->peer < 0)
 		l->peer = accept4(l->where.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	line_watches_set(l);
+	if (l->peer >= 0) {
+		line_watches_set(l);
+	} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED && !l->quiesced) {
+		/* out of descriptors: who waits is still there, so look away a while */
+		line_watch_set(&l->listener, l->where.listener, false);
+		l->retry_armed = true;
+		io_timer_set(l->io, &l->retry_timer, clock_now_ns() + LINE_RETRY_NS);
+	}
 	pthread_mutex_unlock(&l->device->lock);
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -472,14 +473,20 @@ static void test_line_input(void)
 	close(ends[1]);
 }
 
-static int socket_connect(const char *path)
+static void socket_connect_with(int fd, const char *path)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)))
 		abort();
+}
+
+static int socket_connect(const char *path)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	socket_connect_with(fd, path);
 	return fd;
 }
 
@@ -520,6 +527,44 @@ static void test_line_socket(void)
 	close(fd);
 	unix_socket_free(s);
 	CU_ASSERT_NOT_EQUAL(access(path, F_OK), 0);
+}
+
+/* Who cannot be let in for want of a descriptor waits, and costs little meanwhile. */
+static void test_line_descriptors(void)
+{
+	char why[BACKEND_WHY_MAX], path[64], out[1];
+	struct rlimit limit, none;
+	struct machine_config cfg;
+	struct machine_counters before, after;
+	struct unix_socket *s;
+	struct port p;
+	int fd;
+
+	snprintf(path, sizeof(path), "build/tmp/serial.%d", getpid());
+	CU_ASSERT_EQUAL_FATAL(unix_socket_open(&s, "serial ", path, why), 0);
+	machine_config_init(&cfg);
+	cfg.serials[1].on = true;
+	cfg.serials[1].line.listener = unix_socket_fd(s);
+	port_make_with(&p, &cfg);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	none = limit;
+	none.rlim_cur = 3;
+	setrlimit(RLIMIT_NOFILE, &none);
+	machine_counters_get(p.m, &before);
+	socket_connect_with(fd, path);
+	usleep(200000);
+	machine_counters_get(p.m, &after);
+	CU_ASSERT(after.device_system_calls > before.device_system_calls + 1);
+	CU_ASSERT(after.device_system_calls < before.device_system_calls + 1000);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	CU_ASSERT_EQUAL(write(fd, "x", 1), 1);
+	CU_ASSERT_TRUE(comes(&p, 0x2f8, "x"));
+	put(&p, 0x2f8, 'y');
+	CU_ASSERT_TRUE(read_all(fd, out, 1) && *out == 'y');
+	machine_destroy(p.m);
+	close(fd);
+	unix_socket_free(s);
 }
 
 /* Every port's state goes with it. */
@@ -575,6 +620,7 @@ static const struct unit_case cases[] = {
 	{"shared interrupts", test_shared_interrupt},
 	{"input by descriptor", test_line_input},
 	{"a socket", test_line_socket},
+	{"a socket, out of descriptors", test_line_descriptors},
 	{"save and load of four", test_save_load_four},
 };
 
