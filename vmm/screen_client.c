@@ -103,6 +103,17 @@ static int answer_judge(const struct screen_client *c, CURLcode rc)
 	return status;
 }
 
+char *screen_body(const char *key, const char *value)
+{
+	cJSON *json = cJSON_CreateObject();
+	char *body;
+
+	cJSON_AddStringToObject(json, key, value);
+	body = cJSON_PrintUnformatted(json);
+	cJSON_Delete(json);
+	return body;
+}
+
 int screen_put(struct screen_client *c, const char *path, const char *body)
 {
 	return answer_judge(c, ask(c, path, body));

@@ -34,6 +34,8 @@ bool screen_sync_quietly(struct screen_client *c);
 void screen_timeout_set(struct screen_client *c, long seconds);
 /* Maps the screen's file. */
 int screen_map(struct screen_client *c);
+/* {"key": "value"}, to be freed; NULL: no memory. */
+char *screen_body(const char *key, const char *value);
 /* PUT, with a JSON body. */
 int screen_put(struct screen_client *c, const char *path, const char *body);
 /* The same; nothing is told, the HTTP status, 0: no answer. */

@@ -4,7 +4,6 @@
  * it asks the monitor through its control socket (libcurl), maps the file the screen is, and draws
  * it (libpng; watch: screen_watch.c).
  */
-#include <cjson/cJSON.h>
 #include <errno.h>
 #include <png.h>
 #include <stdio.h>
@@ -132,13 +131,9 @@ static bool unescape(char *text)
 
 static int keyboard_put(const char *key, const char *value)
 {
-	cJSON *json = cJSON_CreateObject();
-	char *body;
+	char *body = screen_body(key, value);
 	int status;
 
-	cJSON_AddStringToObject(json, key, value);
-	body = cJSON_PrintUnformatted(json);
-	cJSON_Delete(json);
 	if (!body)
 		return cli_fail(command, CLI_HOST, "no memory");
 	status = screen_put(&client, "/keyboard", body);

@@ -5,7 +5,6 @@
  * is drawn. Where the terminal is smaller than the screen, the part around the cursor is shown.
  */
 #define NCURSES_WIDECHAR 1
-#include <cjson/cJSON.h>
 #include <curses.h>
 #include <locale.h>
 #include <poll.h>
@@ -230,13 +229,9 @@ static bool watch_frame(struct watch *w)
 
 static void keys_put(struct watch *w, const char *key, const char *value)
 {
-	cJSON *json = cJSON_CreateObject();
-	char *body;
+	char *body = screen_body(key, value);
 	long status;
 
-	cJSON_AddStringToObject(json, key, value);
-	body = cJSON_PrintUnformatted(json);
-	cJSON_Delete(json);
 	if (!body)
 		return;
 	status = screen_put_quietly(w->client, "/keyboard", body);
