@@ -3,21 +3,10 @@
 # A stock Linux guest's drivers of --hvc, --rng and --balloon: lines and data over hvc0 both ways, bytes from the
 # host's entropy, memory that goes back to the host when the guest gives it up and when it is only free.
 . "$(dirname "$0")/lib.bash"
-. tests/lab/lab.bash
+. tests/linux/linux.bash
 
-why=$(lab_reason)
-if [ -n "$why" ]; then
-	skip "all" "$why"
-	exit 0
-fi
-if ! lab_prepare >"$TMP/log" 2>&1; then
-	fail "the laboratory" "$(tail -n 1 "$TMP/log")"
-	finish
-fi
-initrd=$(lab_initramfs tests/linux/init-devices virtio_pci virtio_console virtio-rng virtio_balloon) || {
-	fail "the guest's initramfs" "status $?"
-	finish
-}
+need_lab_user
+guest_initramfs tests/linux/init-devices virtio_pci virtio_console virtio-rng virtio_balloon
 
 # In the laboratory: the host's end of hvc0, and what the guest holds of the host's memory, in KiB
 cat >"$TMP/run" <<END

@@ -2,21 +2,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # A stock Linux guest's drivers of four serial ports, two of which send back what they get, and of the parallel port.
 . "$(dirname "$0")/lib.bash"
-. tests/lab/lab.bash
+. tests/linux/linux.bash
 
-why=$(lab_reason)
-if [ -n "$why" ]; then
-	skip "all" "$why"
-	exit 0
-fi
-if ! lab_prepare >"$TMP/log" 2>&1; then
-	fail "the laboratory" "$(tail -n 1 "$TMP/log")"
-	finish
-fi
-initrd=$(lab_initramfs tests/linux/init-ports parport_pc lp) || {
-	fail "the guest's initramfs" "status $?"
-	finish
-}
+need_lab_user
+guest_initramfs tests/linux/init-ports parport_pc lp
 cat >"$TMP/run" <<END
 dir=\$(mktemp -d)
 $SLUICE run --kernel \$LAB_KERNEL/vmlinuz --initrd $initrd --memory 256M --cmdline "console=ttyS0 quiet panic=-1" --no-reboot \\

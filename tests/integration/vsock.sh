@@ -2,22 +2,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # A stock Linux guest and its own vsock driver: streams both ways between it and the host's programs.
 . "$(dirname "$0")/lib.bash"
-. tests/lab/lab.bash
+. tests/linux/linux.bash
 PEER=build/tests/linux/vsock
 
-why=$(lab_reason)
-if [ -n "$why" ]; then
-	skip "all" "$why"
-	exit 0
-fi
-if ! lab_prepare >"$TMP/log" 2>&1; then
-	fail "the laboratory" "$(tail -n 1 "$TMP/log")"
-	finish
-fi
-initrd=$(lab_initramfs tests/linux/init-vsock virtio_pci vmw_vsock_virtio_transport $PEER) || {
-	fail "the guest's initramfs" "status $?"
-	finish
-}
+need_lab_user
+guest_initramfs tests/linux/init-vsock virtio_pci vmw_vsock_virtio_transport $PEER
 
 # In the laboratory: the host's programs, and the guest between them. $1: more keys of --vsock
 cat >"$TMP/run" <<END

@@ -2,21 +2,34 @@
 # For the scripts in tests/integration/ that need a stock kernel; sourced after lib.bash.
 . tests/lab/lab.bash
 
+# For who needs root where the laboratory is the host itself
 need_lab() {
+	if lab_native && [ "$(id -u)" != 0 ]; then
+		skip all "taps and file systems for the guests need root"
+		exit 0
+	fi
+	need_lab_user
+}
+
+need_lab_user() {
 	local why
 	why=$(lab_reason)
 	if [ -n "$why" ]; then
 		skip all "$why"
 		exit 0
 	fi
-	if lab_native && [ "$(id -u)" != 0 ]; then
-		skip all "taps and file systems for the guests need root"
-		exit 0
-	fi
 	if ! lab_prepare >"$TMP/prepare" 2>&1; then
 		fail "the laboratory can be prepared" "$(tail -n 1 "$TMP/prepare")"
 		exit 1
 	fi
+}
+
+# guest_initramfs INIT MODULE...: the initramfs in $initrd
+guest_initramfs() {
+	initrd=$(lab_initramfs "$@") || {
+		fail "the guest's initramfs" "status $?"
+		finish
+	}
 }
 
 # guest_lines SECONDS LAST COMMAND: the PASS and FAIL lines of a run in the laboratory, which must have

@@ -191,39 +191,44 @@ static void test_busy(void)
 	port_free(&p);
 }
 
-static void test_save_load(void)
+/* b is made, of what is saved of a. */
+static void port_move(struct port *a, struct port *b)
 {
 	struct state_writer w = {0};
 	struct state_reader r;
 	char why[VMM_WHY_MAX];
+
+	CU_ASSERT_EQUAL(machine_save(a->m, &w), 0);
+	port_make(b, false);
+	state_reader_init(&r, w.data, w.len);
+	CU_ASSERT_EQUAL(machine_load(b->m, &r, why), 0);
+	state_writer_free(&w);
+}
+
+static void test_save_load(void)
+{
 	struct port a, b;
+	char out[2];
 
 	port_make(&a, false);
 	put(&a, CONTROL, QUIET | WITH_IRQ);
 	print(&a, 'x', WITH_IRQ);
 	put(&a, CONTROL, STROBE | WITH_IRQ);
 	put(&a, DATA, 'y');
-	CU_ASSERT_EQUAL(machine_save(a.m, &w), 0);
-	port_make(&b, false);
-	state_reader_init(&r, w.data, w.len);
-	CU_ASSERT_EQUAL(machine_load(b.m, &r, why), 0);
+	port_move(&a, &b);
 	CU_ASSERT_TRUE(b.line);
 	CU_ASSERT_EQUAL(get(&b, DATA), 'y');
 	/* in the middle of a strobe */
 	put(&b, CONTROL, QUIET | WITH_IRQ);
-	CU_ASSERT_EQUAL(read(b.ends[0], why, sizeof(why)), 1);
-	CU_ASSERT_EQUAL(why[0], 'y');
+	CU_ASSERT_EQUAL(read(b.ends[0], out, sizeof(out)), 1);
+	CU_ASSERT_EQUAL(out[0], 'y');
 	port_free(&a);
 	port_free(&b);
-	state_writer_free(&w);
 }
 
 /* Loaded where the line has room: what the printer owed is there. */
 static void test_save_busy(void)
 {
-	struct state_writer w = {0};
-	struct state_reader r;
-	char why[VMM_WHY_MAX];
 	struct port a, b;
 
 	port_make(&a, true);
@@ -231,15 +236,11 @@ static void test_save_busy(void)
 	for (unsigned i = 0; i < 100000 && (get(&a, STATUS) & 0x80); i++)
 		print(&a, 'z', WITH_IRQ);
 	CU_ASSERT_EQUAL(get(&a, STATUS), BUSY);
-	CU_ASSERT_EQUAL(machine_save(a.m, &w), 0);
-	port_make(&b, false);
-	state_reader_init(&r, w.data, w.len);
-	CU_ASSERT_EQUAL(machine_load(b.m, &r, why), 0);
+	port_move(&a, &b);
 	CU_ASSERT_TRUE(b.line);
 	CU_ASSERT_EQUAL(get(&b, STATUS), IDLE & ~0x04u);
 	port_free(&a);
 	port_free(&b);
-	state_writer_free(&w);
 }
 
 static const struct unit_case cases[] = {
